@@ -1,0 +1,181 @@
+"""Proximal policy optimisation with the clipped surrogate. Schulman et al. (2017), arXiv:1707.06347, algorithm 1."""
+
+import math
+from dataclasses import dataclass
+from os import PathLike
+
+import torch
+from torch import Generator, Tensor
+
+from policyopt.history import History
+from policyopt.losses import approximate_kl, clip_fraction, clipped_surrogate, explained_variance, normalize
+from policyopt.networks import ActorCritic
+from policyopt.returns import gae
+from policyopt.rollout import Batch, Collector, EnvSpec, Rollout, make_envs
+from policyopt.training import (
+    Checkpoint,
+    check_fields,
+    check_seed,
+    describe_run,
+    gradient_step,
+    linear_schedule,
+    mean_metrics,
+    set_learning_rate,
+    single_thread,
+    updates,
+)
+
+__all__ = ["PPOConfig", "advantage_batch", "ppo_loss", "train"]
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of PPO. Values out of range raise ``ValueError`` and name the field."""
+
+    total_steps: int = 200_000  # environment steps at most; only whole updates are made
+    num_envs: int = 8  # N
+    horizon: int = 128  # T, steps per environment between updates
+    epochs: int = 10  # K, passes over each batch
+    minibatch_size: int = 256  # M
+    learning_rate: float = 3e-4
+    learning_rate_end: float | None = None  # reached in a straight line; None keeps it constant
+    gamma: float = 0.99  # γ
+    gae_lambda: float = 0.95  # λ
+    clip: float = 0.2  # ε
+    clip_end: float | None = None  # reached in a straight line; None keeps it constant
+    normalize_advantages: bool = True  # in each minibatch
+    value_coef: float = 0.5  # c₁
+    entropy_coef: float = 0.0  # c₂
+    max_grad_norm: float = 0.5
+    target_kl: float | None = None  # stop an update's epochs once the estimated KL exceeds it
+    hidden: tuple[int, ...] = (64, 64)  # widths of the hidden layers, policy and value alike
+
+    def __post_init__(self) -> None:
+        inf = math.inf
+        check_fields(
+            self,
+            total_steps=(int, self.num_envs * self.horizon, inf),
+            num_envs=(int, 1, inf),
+            horizon=(int, 1, inf),
+            epochs=(int, 1, inf),
+            minibatch_size=(int, 1, inf),
+            learning_rate=(float, 0, inf, "open"),
+            learning_rate_end=(float, 0, inf, "optional"),
+            gamma=(float, 0, 1),
+            gae_lambda=(float, 0, 1),
+            clip=(float, 0, inf, "open"),
+            clip_end=(float, 0, inf, "open", "optional"),
+            normalize_advantages=(bool,),
+            value_coef=(float, 0, inf),
+            entropy_coef=(float, 0, inf),
+            max_grad_norm=(float, 0, inf, "open"),
+            target_kl=(float, 0, inf, "open", "optional"),
+        )
+
+
+@torch.no_grad()
+def advantage_batch(rollout: Rollout, agent: ActorCritic, gamma: float, gae_lambda: float) -> Batch:
+    """What the loss needs of a rollout: GAE advantages and the value targets Â + V, inserted resets left out."""
+    all_values = agent.value(rollout.all_obs)  # [T+1, N]
+    values, next_values = all_values[:-1], all_values[1:]
+    advantages = gae(
+        rollout.rewards, values, next_values, rollout.terminated, rollout.truncated, gamma, gae_lambda
+    )
+    columns = (rollout.obs, rollout.actions, rollout.log_probs, values, advantages, advantages + values)
+    return Batch(*(column[rollout.valid] for column in columns))  # [T, N, …] → [B, …]
+
+
+def ppo_loss(
+    agent: ActorCritic, batch: Batch, config: PPOConfig, clip: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """−L^CLIP + c₁ L^VF − c₂ S, a scalar to minimise, and metrics.
+
+    Book: eq-ppo-loss. Schulman et al. (2017), eq. 9, negated.
+    """
+    dist = agent.policy(batch.obs)
+    log_ratio = dist.log_prob(batch.actions) - batch.log_probs  # [M]
+    ratio = log_ratio.exp()
+    advantages = normalize(batch.advantages) if config.normalize_advantages else batch.advantages
+    policy_loss = -clipped_surrogate(ratio, advantages, clip).mean()
+    value_loss = (agent.value(batch.obs) - batch.value_targets).square().mean()
+    entropy = dist.entropy().mean()
+    loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
+    with torch.no_grad():
+        metrics = {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approximate_kl": approximate_kl(log_ratio).mean(),
+            "clip_fraction": clip_fraction(ratio, clip),
+        }
+    return loss, metrics
+
+
+def train(
+    env_id: EnvSpec,
+    config: PPOConfig = PPOConfig(),
+    seed: int = 0,
+    *,
+    checkpoint: str | PathLike | None = None,
+    checkpoint_every: int = 10,
+    progress: bool = False,
+) -> tuple[ActorCritic, History]:
+    """Train an agent with PPO.
+
+    Args:
+        env_id: a Gymnasium id, or a callable that makes an environment.
+        config: the settings.
+        seed: everything random follows from it; the same seed on the same machine gives the same numbers to the bit.
+        checkpoint: a file to resume from if it exists, and to write to.
+        checkpoint_every: updates between two writes.
+        progress: show a progress bar.
+
+    Returns:
+        The agent, and one row of metrics for each update.
+
+    Raises:
+        ValueError: an environment, a space, a setting or a file that cannot be used; the message says why.
+        FloatingPointError: training diverged.
+    """
+    generator = Generator().manual_seed(check_seed(seed))
+    envs = make_envs(env_id, config.num_envs)
+    with single_thread():
+        agent = ActorCritic(envs.single_observation_space, envs.single_action_space, config.hidden, generator)
+        parameters = list(agent.parameters())
+        optimizer = torch.optim.Adam(parameters, config.learning_rate, eps=1e-5, fused=True)
+        collector, history = Collector(envs, seed), History()
+        parts = {"agent": agent, "optimizer": optimizer, "collector": collector, "history": history}
+        saved = checkpoint and Checkpoint(checkpoint, checkpoint_every, describe_run("ppo", env_id, config, seed), parts)
+        steps_per_update = config.num_envs * config.horizon
+        num_updates = config.total_steps // steps_per_update
+
+        for update in updates(num_updates, saved, progress):
+            learning_rate = linear_schedule(config.learning_rate, config.learning_rate_end, update / num_updates)
+            clip = linear_schedule(config.clip, config.clip_end, update / num_updates)
+            set_learning_rate(optimizer, learning_rate)
+
+            rollout = collector.collect(agent, config.horizon)  # [T, N, ...]
+            batch = advantage_batch(rollout, agent, config.gamma, config.gae_lambda)  # [B, ...]
+            rows = []
+            for _ in range(config.epochs):
+                for minibatch in batch.minibatches(config.minibatch_size, collector.generator):
+                    loss, metrics = ppo_loss(agent, minibatch, config, clip)
+                    rows.append(metrics)
+                    if config.target_kl is not None and metrics["approximate_kl"] > config.target_kl:
+                        break
+                    metrics["grad_norm"] = gradient_step(optimizer, loss, parameters, config.max_grad_norm)
+                else:
+                    continue
+                break
+
+            history.log(
+                step=(update + 1) * steps_per_update,
+                episode_return=collector.recent_return(),
+                learning_rate=learning_rate,
+                clip=clip,
+                explained_variance=explained_variance(batch.values, batch.value_targets),
+                gradient_steps=len(rows),
+                **mean_metrics(rows),
+            )
+    envs.close()
+    return agent, history

@@ -1,0 +1,85 @@
+"""Objectives, as pure functions of tensors.
+
+An objective is returned for each element, to be maximised. The sign and the mean stand at the call, where the equation
+in the book has them.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["approximate_kl", "clip_fraction", "clipped_surrogate", "explained_variance", "masked_mean", "normalize"]
+
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    r"""PPO's clipped objective, :math:`\min(\rho \hat A,\; \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon)\, \hat A)`.
+
+    Book: eq-clipped-surrogate. Schulman et al. (2017), arXiv:1707.06347, eq. 7 (there the ratio is called r_t).
+
+    Args:
+        ratio: ρ_t(θ) = π_θ(a_t|s_t) / π_old(a_t|s_t), any shape.
+        advantages: Â_t, a shape that broadcasts with ``ratio``.
+        clip: ε, positive. A clip of infinity gives the unclipped surrogate ρ Â.
+
+    Returns:
+        The objective for each element, to be maximised.
+
+    Raises:
+        ValueError: ε is not positive.
+    """
+    if not clip > 0:
+        raise ValueError(f"clip is {clip!r}; it must be greater than 0 (0.2 is usual)")
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def approximate_kl(log_ratio: Tensor) -> Tensor:
+    r"""A sample estimate of KL(π_old ‖ π_θ) for each element: :math:`\rho - 1 - \log\rho`.
+
+    Book: eq-kl-k3. It is Schulman's k3 (joschu.net/blog/kl-approx.html): unbiased when the actions were drawn from
+    π_old, and never negative.
+
+    Args:
+        log_ratio: log ρ_t(θ) = log π_θ(a_t|s_t) − log π_old(a_t|s_t), any shape.
+    """
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def clip_fraction(ratio: Tensor, clip: float) -> Tensor:
+    """The share of ratios outside [1 − ε, 1 + ε], a scalar in [0, 1]."""
+    return ((ratio - 1).abs() > clip).to(ratio.dtype).mean()
+
+
+def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """The mean of ``values`` where ``mask`` is true.
+
+    Args:
+        values: any shape.
+        mask: bool, the same shape.
+        dim: the dimension to average over; all of them when None. A slice with nothing in it has mean 0.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if values.shape != mask.shape:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}, but values have {tuple(values.shape)}")
+    kept = torch.where(mask, values, 0.0)
+    if dim is None:
+        return kept.sum() / mask.sum().clamp(min=1)
+    return kept.sum(dim) / mask.sum(dim).clamp(min=1)
+
+
+def normalize(values: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """Shift and scale to mean 0 and standard deviation 1 (with Bessel's correction, as Stable-Baselines3 does).
+
+    A single value has no spread: it is returned as it is. ``values`` of any shape.
+    """
+    if values.numel() < 2:
+        return values
+    return (values - values.mean()) / (values.std() + epsilon)
+
+
+def explained_variance(predictions: Tensor, targets: Tensor) -> float:
+    """1 − Var[target − prediction] / Var[target]: 1 is perfect, 0 no better than a constant. NaN for constant targets."""
+    variance = targets.var()
+    return (1 - (targets - predictions).var() / variance).item() if variance > 0 else math.nan

@@ -1,0 +1,115 @@
+"""Returns and advantage estimates.
+
+Everything here is time-major: a row is a time step, a column an environment, ``[T, N]``. An episode may end inside
+an array in two ways, and they are not the same. Where ``terminated`` is true the episode is over and nothing follows:
+the value of what comes next is 0. Where ``truncated`` is true somebody stopped watching (a time limit, say): the episode
+would have gone on, so the value of the next state still counts, but the rewards that follow in the array belong to another
+episode and must not leak in.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["discounted_returns", "gae", "td_errors"]
+
+
+def _check(gamma: float, gae_lambda: float, reference: Tensor, **others: Tensor) -> None:
+    for name, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+        if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+            raise ValueError(f"{name} is {value!r}; it must be a number in [0, 1]")
+    for name, tensor in others.items():
+        if tensor.shape != reference.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}, but rewards have {tuple(reference.shape)}; "
+                "all arrays are [T, N] (time, environments)"
+            )
+
+
+def _discounted_sum_backwards(terms: Tensor, decay: Tensor) -> Tensor:
+    """x_t = terms_t + decay_t · x_{t+1}, with x_T = 0. Shapes [T, N]."""
+    total = torch.empty_like(terms)
+    running = torch.zeros_like(terms[0])
+    for t in reversed(range(len(terms))):
+        running = terms[t] + decay[t] * running
+        total[t] = running
+    return total
+
+
+def discounted_returns(
+    rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float
+) -> Tensor:
+    r"""The discounted return :math:`G_t = r_t + \gamma G_{t+1}`, cut at the end of each episode.
+
+    Book: eq-return. Sutton & Barto (2018), eqs. 3.8 and 3.9.
+
+    Args:
+        rewards: r_t, ``[T, N]``.
+        next_values: an estimate of V(s_{t+1}), ``[T, N]``. It is used only where the trace is cut without a
+            termination: at a truncation and at the last row. Give zeros to count observed rewards alone.
+        terminated: true where the episode ended in s_{t+1}, ``[T, N]`` bool.
+        truncated: true where the episode was cut off after step t, ``[T, N]`` bool.
+        gamma: the discount γ in [0, 1].
+
+    Returns:
+        G_t, ``[T, N]``.
+
+    Raises:
+        ValueError: γ out of range, or shapes that differ.
+    """
+    _check(gamma, 1.0, rewards, next_values=next_values, terminated=terminated, truncated=truncated)
+    cut = terminated | truncated
+    cut_or_last = cut.clone()
+    cut_or_last[-1] = True
+    terms = rewards + gamma * next_values * (cut_or_last & ~terminated)
+    return _discounted_sum_backwards(terms, gamma * ~cut)
+
+
+def td_errors(rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, gamma: float) -> Tensor:
+    r"""The one-step temporal-difference error :math:`\delta_t = r_t + \gamma V(s_{t+1}) - V(s_t)`.
+
+    Book: eq-td-error. Sutton & Barto (2018), eq. 6.5. V(s_{t+1}) counts as 0 where ``terminated``; a truncation
+    makes no difference here. All shapes ``[T, N]``.
+
+    Raises:
+        ValueError: γ out of range, or shapes that differ.
+    """
+    _check(gamma, 1.0, rewards, values=values, next_values=next_values, terminated=terminated)
+    return rewards + gamma * next_values * ~terminated - values
+
+
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    r"""Generalised advantage estimation, :math:`\hat A_t = \sum_l (\gamma\lambda)^l \delta_{t+l}`.
+
+    Book: eq-gae. Schulman et al. (2016), arXiv:1506.02438, eq. 16. The sum stops at the end of the episode or of the
+    array, whichever comes first.
+
+    Args:
+        rewards: r_t, ``[T, N]``.
+        values: V(s_t), ``[T, N]``.
+        next_values: V(s_{t+1}) of the state that truly followed, before any reset, ``[T, N]``. Ignored where
+            ``terminated``.
+        terminated: true where the episode ended in s_{t+1}, ``[T, N]`` bool.
+        truncated: true where the episode was cut off after step t, ``[T, N]`` bool.
+        gamma: the discount γ in [0, 1].
+        gae_lambda: λ in [0, 1]; 0 gives the TD error, 1 the return minus the value.
+
+    Returns:
+        Â_t, ``[T, N]``; Â_t + V(s_t) is the λ-return, the target for the value function.
+
+    Raises:
+        ValueError: γ or λ out of range, or shapes that differ.
+    """
+    _check(gamma, gae_lambda, rewards, truncated=truncated)
+    deltas = td_errors(rewards, values, next_values, terminated, gamma)
+    goes_on = ~(terminated | truncated)
+    return _discounted_sum_backwards(deltas, gamma * gae_lambda * goes_on)

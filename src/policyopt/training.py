@@ -1,0 +1,279 @@
+"""What every training loop needs: checks, schedules, one gradient step, progress, and files that are whole or absent."""
+
+import contextlib
+import dataclasses
+import math
+import numbers
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor, nn
+
+from policyopt.rollout import EnvSpec
+
+__all__ = [
+    "Checkpoint",
+    "check_fields",
+    "check_seed",
+    "gradient_step",
+    "linear_schedule",
+    "mean_metrics",
+    "set_learning_rate",
+    "load_file",
+    "save_file",
+    "single_thread",
+    "space_from_dict",
+    "space_to_dict",
+    "updates",
+]
+
+FORMAT = "policyopt"
+FORMAT_VERSION = 1
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def check_fields(config: Any, **allowed: tuple) -> None:
+    """Check the fields of a configuration, each against its range.
+
+    Args:
+        config: a dataclass instance.
+        allowed: for each field name ``(type, low, high)`` with ``type`` int, float or bool and inclusive bounds; add the
+            string ``"open"`` for a lower bound that is itself not allowed, or ``"optional"`` to allow None.
+
+    Raises:
+        ValueError: names the first field that is wrong, its value, and what is allowed.
+    """
+    for name, (kind, *rest) in allowed.items():
+        value = getattr(config, name)
+        if kind is bool:
+            ok, wanted = isinstance(value, bool), "True or False"
+        else:
+            low, high, *flags = rest
+            abstract = numbers.Integral if kind is int else numbers.Real
+            ok = isinstance(value, abstract) and not isinstance(value, bool) and math.isfinite(value)
+            ok = ok and (low < value if "open" in flags else low <= value) and value <= high
+            ok = ok or ("optional" in flags and value is None)
+            noun = "a whole number" if kind is int else "a number"
+            bracket = "(" if "open" in flags else "["
+            wanted = f"{noun} in {bracket}{low}, {high}{')' if high == math.inf else ']'}"
+            wanted += " or None" if "optional" in flags else ""
+        if not ok:
+            raise ValueError(f"{type(config).__name__}.{name} is {value!r}; it must be {wanted}")
+
+
+def check_seed(seed: int) -> int:
+    """The seed, if it is a whole number that NumPy, torch and Gymnasium all take.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed is {seed!r}; it must be a whole number in [0, {2**31 - 1}]")
+    return int(seed)
+
+
+def linear_schedule(start: float, end: float | None, progress: float) -> float:
+    """A value that moves from ``start`` to ``end`` in a straight line as ``progress`` goes from 0 to 1; constant when ``end`` is None."""
+    return start if end is None else start + (end - start) * progress
+
+
+# --- optimisation -----------------------------------------------------------------------------------------------------
+
+
+def gradient_step(
+    optimizer: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[nn.Parameter], max_grad_norm: float
+) -> Tensor:
+    """Minimise ``loss`` by one step, the gradient's norm clipped to ``max_grad_norm``.
+
+    Returns:
+        The norm before clipping, a scalar.
+
+    Raises:
+        FloatingPointError: the gradient is not finite; the parameters are left as they were.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"the gradient's norm is {norm.item()} (loss {loss.item():.6g}): training has diverged; "
+            "a smaller learning_rate or max_grad_norm usually helps"
+        )
+    optimizer.step()
+    return norm
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every parameter group the same learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def mean_metrics(rows: list[dict[str, Tensor]]) -> dict[str, float]:
+    """The mean of each metric over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: torch.stack([row[name] for row in rows if name in row]).mean().item() for name in names}
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Run torch on one thread inside the block: networks this small lose more to hand-overs than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def updates(total: int, checkpoint: "Checkpoint | None" = None, progress: bool = False) -> Iterator[int]:
+    """The numbers 0 … total − 1 of a run's updates, with a progress bar and a checkpoint when asked for.
+
+    With a checkpoint the numbers start where the file left off, and the file is written after every ``checkpoint.every`` updates
+    and after the last.
+    """
+    start = checkpoint.restore() if checkpoint else 0
+    with contextlib.ExitStack() as stack:
+        bar = None
+        if progress:
+            from tqdm.auto import tqdm
+
+            bar = stack.enter_context(tqdm(total=total, initial=start, unit="update", dynamic_ncols=True))
+        for update in range(start, total):
+            yield update
+            if checkpoint and ((update + 1) % checkpoint.every == 0 or update + 1 == total):
+                checkpoint.save(update + 1)
+            if bar is not None:
+                bar.update()
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def save_file(path: str | os.PathLike, content: dict) -> None:
+    """Write tensors and plain values to a file, which afterwards is either complete or as it was before.
+
+    Raises:
+        OSError: the folder is missing, is no folder, or cannot be written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise type(error)(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError | RuntimeError):
+            raise OSError(f"cannot write {path}: {error}") from error
+        raise
+
+
+def load_file(path: str | os.PathLike, kind: str) -> dict:
+    """Read what ``save_file`` wrote; only tensors and plain values are accepted, so a file cannot run code.
+
+    Args:
+        path: the file.
+        kind: what it must hold, e.g. ``"agent"`` or ``"checkpoint"``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged, written by something else, or holds another kind of content.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not a file of policyopt, or it is damaged") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written by policyopt")
+    if content["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {content['format_version']}; this policyopt reads version {FORMAT_VERSION}"
+        )
+    if content.get("kind") != kind:
+        raise ValueError(f"{path} holds a {content.get('kind')}; what is needed is a file with a {kind}")
+    return content
+
+
+class Checkpoint:
+    """A file from which a run goes on as if it had never stopped.
+
+    Args:
+        path: the file. If it exists, the run it holds is resumed.
+        every: how many updates lie between two writes.
+        run: what the run is (algorithm, environment, configuration, seed), plain values. A file of another run is refused.
+        parts: everything with ``state_dict`` and ``load_state_dict`` that changes during the run.
+
+    Raises:
+        ValueError: the file is damaged or holds another run; the message names the first difference.
+    """
+
+    def __init__(self, path: str | os.PathLike, every: int, run: dict[str, Any], parts: dict[str, Any]):
+        if every < 1:
+            raise ValueError(f"checkpoint_every is {every}; it must be at least 1")
+        self.path, self.every, self.run, self.parts = Path(path), every, run, parts
+
+    def restore(self) -> int:
+        """Load the file, if there is one; the number of updates it has behind it."""
+        if not self.path.exists():
+            return 0
+        content = load_file(self.path, "checkpoint")
+        for key, wanted in self.run.items():
+            if content["run"].get(key) != wanted:
+                raise ValueError(
+                    f"{self.path} belongs to another run: its {key} is {content['run'].get(key)!r}, "
+                    f"this run's is {wanted!r}; choose another file or delete it"
+                )
+        for name, part in self.parts.items():
+            part.load_state_dict(content["parts"][name])
+        return content["updates"]
+
+    def save(self, updates: int) -> None:
+        """Write the file."""
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        save_file(self.path, {"kind": "checkpoint", "run": self.run, "updates": updates, "parts": parts})
+
+
+def describe_run(algorithm: str, env_id: EnvSpec, config: Any, seed: int) -> dict[str, Any]:
+    """What tells one run from another, as plain values."""
+    name = env_id if isinstance(env_id, str) else f"{env_id.__module__}.{env_id.__qualname__}"
+    settings = {f"config.{key}": value for key, value in dataclasses.asdict(config).items()}
+    return {"algorithm": algorithm, "environment": name, "seed": seed, **settings}
+
+
+def space_to_dict(space: gym.Space) -> dict[str, Any]:
+    """A Box or Discrete space as plain values and tensors, for a file."""
+    if isinstance(space, Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, Box):
+        low, high = torch.from_numpy(space.low.copy()), torch.from_numpy(space.high.copy())
+        return {"type": "Box", "low": low, "high": high}
+    raise ValueError(f"space {space} cannot be saved; it must be Box or Discrete")
+
+
+def space_from_dict(description: dict[str, Any]) -> gym.Space:
+    """The space that ``space_to_dict`` described."""
+    if description["type"] == "Discrete":
+        return Discrete(description["n"], start=description["start"])
+    low, high = description["low"].numpy(), description["high"].numpy()
+    return Box(low, high, dtype=low.dtype.type)

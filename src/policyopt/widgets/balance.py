@@ -1,0 +1,173 @@
+"""*Balance it yourself*: CartPole in the page, driven by the reader, by chance or by a trained network."""
+
+import json
+import math
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import traitlets
+
+from policyopt.widgets.base import FOLDER, Figure, figure_source
+
+START_STATES = 50
+PACKAGED_POLICY = FOLDER / "balance_policy.json"
+ACTIVATIONS = ("tanh", "relu", "identity")
+
+Layers = list[dict[str, Any]]
+
+
+def export_mlp(sequential) -> Layers:
+    """The layers of a `torch.nn.Sequential` of Linear, Tanh and ReLU, as plain lists for the page.
+
+    Each layer is `{"weights": [out, in], "bias": [out], "activation": "tanh" | "relu" | "identity"}`, with
+    numbers rounded to 5 decimals. Raises ValueError for any other module.
+    """
+    import torch
+
+    if not isinstance(sequential, torch.nn.Sequential):
+        raise ValueError(f"Only a torch.nn.Sequential can be exported, but got {type(sequential).__name__}.")
+    layers: Layers = []
+    for module in sequential:
+        activation = {torch.nn.Tanh: "tanh", torch.nn.ReLU: "relu"}.get(type(module))
+        if isinstance(module, torch.nn.Linear):
+            bias = module.weight.new_zeros(module.out_features) if module.bias is None else module.bias
+            layers.append(
+                {"weights": _rounded(module.weight), "bias": _rounded(bias), "activation": "identity"}
+            )
+        elif activation and layers and layers[-1]["activation"] == "identity":
+            layers[-1]["activation"] = activation
+        else:
+            raise ValueError(
+                f"Cannot export {type(module).__name__} in {sequential}; "
+                "allowed are Linear layers, each followed by at most one Tanh or ReLU."
+            )
+    return layers
+
+
+def _rounded(tensor) -> list:
+    # adding 0.0 turns -0.0 into 0.0, which would otherwise stand as "-0.0" in the page
+    return (tensor.detach().double().cpu().numpy().round(5) + 0.0).tolist()
+
+
+def start_states(seed: int, count: int = START_STATES) -> list[dict[str, Any]]:
+    """The start states of CartPole-v1 for the seeds `seed`, …, `seed + count - 1`.
+
+    Each is `{"seed": int, "state": [x, ẋ, θ, θ̇]}`, made by the environment's own `reset(seed=...)` and kept
+    in float64, the precision the environment computes in: the page starts where Gymnasium starts, exactly.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be an integer from 0 to 2**31 - 1, but got {seed!r}.")
+    env = gym.make("CartPole-v1").unwrapped
+    states = []
+    for start_seed in range(seed, seed + count):
+        env.reset(seed=start_seed)
+        states.append({"seed": start_seed, "state": [float(value) for value in env.state]})
+    return states
+
+
+@cache
+def _packaged_policy() -> str:
+    return Path(PACKAGED_POLICY).read_text(encoding="utf-8")
+
+
+def _as_layers(policy) -> Layers:
+    if policy is None:
+        return check_layers(json.loads(_packaged_policy())["layers"])
+    policy = getattr(policy, "policy_net", policy)
+    torch = sys.modules.get("torch")  # a torch module cannot exist unless somebody has imported torch
+    if torch is not None and isinstance(policy, torch.nn.Module):
+        policy = export_mlp(policy)
+    return check_layers(policy)
+
+
+def check_layers(layers: Any) -> Layers:
+    """The layers as floats, if they make a network from CartPole's 4 observations to logits of 2 actions."""
+    if not isinstance(layers, (list, tuple)) or not layers:
+        raise ValueError(
+            "policy must be an agent with a `policy_net`, a torch.nn.Sequential or a list of layers, "
+            f"but got {type(layers).__name__} {_shortened(layers)}."
+        )
+    checked = []
+    width = 4
+    for number, layer in enumerate(layers, start=1):
+        try:
+            weights = [[float(weight) for weight in row] for row in layer["weights"]]
+            bias = [float(value) for value in layer["bias"]]
+            activation = layer["activation"]
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"Layer {number} of the policy must have 'weights' (a list of rows), 'bias' (a list) and "
+                f"'activation', all numbers; got {_shortened(layer)}."
+            ) from error
+        shape = (len(weights), *sorted({len(row) for row in weights}))
+        if shape != (len(bias), width):
+            raise ValueError(
+                f"Layer {number} of the policy has weights of shape {shape} and {len(bias)} biases, "
+                f"but it gets {width} inputs: weights must be (outputs, {width}), with one bias an output."
+            )
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"Layer {number} of the policy has activation {activation!r}; "
+                f"allowed are {', '.join(ACTIVATIONS)}."
+            )
+        if not all(math.isfinite(value) for row in [*weights, bias] for value in row):
+            raise ValueError(f"Layer {number} of the policy has a weight or bias that is not finite.")
+        checked.append({"weights": weights, "bias": bias, "activation": activation})
+        width = len(bias)
+    if width != 2 or checked[-1]["activation"] != "identity":
+        raise ValueError(
+            f"The policy's last layer has {width} outputs and activation {checked[-1]['activation']!r}, but "
+            "CartPole needs the logits of 2 actions: 2 outputs and activation 'identity'."
+        )
+    return checked
+
+
+def _shortened(value: Any, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class BalanceYourself(Figure):
+    """CartPole-v1 to play in the page, against a random policy and a trained network.
+
+    `policy` is an agent with a `policy_net`, a `torch.nn.Sequential` (4 inputs, logits of 2 actions, Tanh or
+    ReLU between), a list of layers as `export_mlp` makes them, or None for the packaged PPO network.
+    `seed` is the seed of the first start state: the page replays Gymnasium's `reset(seed=seed)`, and *new
+    start* moves on to the next seed. Both may be assigned later. Raises ValueError for any other policy or
+    seed.
+
+    On the published page and in Jupyter alike the figure's element carries `policyopt`, a small object for
+    scripts and tests: `state()`, `choose(driver)`, `push(action)`, `step(count)`, `restart()`, `next()`.
+    """
+
+    kind = "balance"
+    title = "Balance it yourself"
+    summary = (
+        "A cart on a track carries a pole that tips over unless the cart is pushed left or right under it. "
+        "Keep it up for 500 steps with the arrow keys or by touch, then watch a random policy and a trained "
+        "PPO network try from the same start."
+    )
+    _esm = figure_source(kind)
+
+    policy = traitlets.Any().tag(sync=True, page=True)
+    seed = traitlets.Any(0).tag(sync=True)
+    starts = traitlets.List().tag(sync=True, page=True)
+
+    def __init__(self, policy=None, seed=0, **kwargs):
+        super().__init__(policy=policy, seed=seed, starts=start_states(seed), **kwargs)
+
+    @traitlets.validate("policy")
+    def _validate_policy(self, proposal):
+        return _as_layers(proposal["value"])
+
+    @traitlets.validate("seed")
+    def _validate_seed(self, proposal):
+        self.starts = start_states(proposal["value"])
+        return proposal["value"]
+
+    def __repr__(self) -> str:
+        sizes = [4, *(len(layer["bias"]) for layer in self.policy)]
+        return f"BalanceYourself(policy={'-'.join(map(str, sizes))} network, seed={self.seed})"
