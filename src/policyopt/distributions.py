@@ -1,7 +1,8 @@
 """The two distributions a policy here can have over actions.
 
-They exist beside ``torch.distributions`` for two reasons: a generator can be passed to ``sample``, so that no global random
-state is involved, and a training step with them takes fewer small operations. Tests hold them equal to torch's.
+They exist beside ``torch.distributions`` for two reasons: a generator can be passed to ``sample``, so that
+no global random state is involved, and a training step with them takes fewer small operations. Tests hold
+them equal to torch's.
 """
 
 import math

@@ -37,7 +37,8 @@ def evaluate(
 ) -> np.ndarray:
     """Undiscounted returns of whole episodes, one from each of ``episodes`` environments played side by side.
 
-    Each environment gives exactly its first episode. Taking the first to finish instead would favour short ones.
+    Each environment gives exactly its first episode. Taking the first to finish instead would favour short
+    ones.
 
     Args:
         agent: anything with ``predict(obs [N, *O], deterministic) -> (actions [N, *A], state)``.

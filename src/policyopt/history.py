@@ -18,8 +18,8 @@ __all__ = ["History"]
 class History:
     """Rows of metrics, one for each update.
 
-    ``history["episode_return"]`` is a column as an array, ``history.last`` the newest row, ``history.to_frame()`` a pandas
-    frame, ``history.plot("episode_return")`` a figure.
+    ``history["episode_return"]`` is a column as an array, ``history.last`` the newest row,
+    ``history.to_frame()`` a pandas frame, ``history.plot("episode_return")`` a figure.
     """
 
     def __init__(self, rows: list[dict[str, float]] | None = None):

@@ -1,7 +1,7 @@
 """Objectives, as pure functions of tensors.
 
-An objective is returned for each element, to be maximised. The sign and the mean stand at the call, where the equation
-in the book has them.
+An objective is returned for each element, to be maximised. The sign and the mean stand at the call, where
+the equation in the book has them.
 """
 
 import math
@@ -9,13 +9,22 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["approximate_kl", "clip_fraction", "clipped_surrogate", "explained_variance", "masked_mean", "normalize"]
+__all__ = [
+    "clip_fraction",
+    "clipped_surrogate",
+    "explained_variance",
+    "kl_k1",
+    "kl_k2",
+    "kl_k3",
+    "masked_mean",
+    "normalize",
+]
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    r"""PPO's clipped objective, :math:`\min(\rho \hat A,\; \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon)\, \hat A)`.
+    r"""PPO's objective, :math:`\min(\rho \hat A, \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon) \hat A)`.
 
-    Book: eq-clipped-surrogate. Schulman et al. (2017), arXiv:1707.06347, eq. 7 (there the ratio is called r_t).
+    Book: eq-clipped-surrogate. Schulman et al. (2017), arXiv:1707.06347, eq. 7 (it calls the ratio r_t).
 
     Args:
         ratio: ρ_t(θ) = π_θ(a_t|s_t) / π_old(a_t|s_t), any shape.
@@ -33,14 +42,29 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
     return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
 
-def approximate_kl(log_ratio: Tensor) -> Tensor:
-    r"""A sample estimate of KL(π_old ‖ π_θ) for each element: :math:`\rho - 1 - \log\rho`.
+def kl_k1(log_ratio: Tensor) -> Tensor:
+    """A sample estimate of KL(p ‖ q) for x drawn from p: −log q(x)/p(x). Unbiased, often negative.
 
-    Book: eq-kl-k3. It is Schulman's k3 (joschu.net/blog/kl-approx.html): unbiased when the actions were drawn from
-    π_old, and never negative.
+    Book: eq-kl-k1. Schulman (2020), "Approximating KL divergence", joschu.net/blog/kl-approx.html.
 
     Args:
-        log_ratio: log ρ_t(θ) = log π_θ(a_t|s_t) − log π_old(a_t|s_t), any shape.
+        log_ratio: log q(x) − log p(x), any shape. In PPO p is π_old, q is π_θ and this is log ρ_t(θ).
+    """
+    return -log_ratio
+
+
+def kl_k2(log_ratio: Tensor) -> Tensor:
+    """A sample estimate of KL(p ‖ q): half the squared log-ratio. Biased, never negative.
+
+    Book: eq-kl-k2. Source and argument as for ``kl_k1``.
+    """
+    return 0.5 * log_ratio.square()
+
+
+def kl_k3(log_ratio: Tensor) -> Tensor:
+    r"""A sample estimate of KL(p ‖ q): :math:`\rho - 1 - \log\rho`. Unbiased and never negative.
+
+    Book: eq-kl-k3. Source and argument as for ``kl_k1``.
     """
     return torch.expm1(log_ratio) - log_ratio
 
@@ -70,7 +94,8 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
 
 def normalize(values: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Shift and scale to mean 0 and standard deviation 1 (with Bessel's correction, as Stable-Baselines3 does).
+    """Shift and scale to mean 0 and standard deviation 1 (with Bessel's correction, as Stable-Baselines3
+    does).
 
     A single value has no spread: it is returned as it is. ``values`` of any shape.
     """
@@ -80,6 +105,8 @@ def normalize(values: Tensor, epsilon: float = 1e-8) -> Tensor:
 
 
 def explained_variance(predictions: Tensor, targets: Tensor) -> float:
-    """1 − Var[target − prediction] / Var[target]: 1 is perfect, 0 no better than a constant. NaN for constant targets."""
+    """1 − Var[target − prediction] / Var[target]: 1 is perfect, 0 no better than a constant. NaN for
+    constant targets.
+    """
     variance = targets.var()
     return (1 - (targets - predictions).var() / variance).item() if variance > 0 else math.nan

@@ -1,7 +1,7 @@
 """Networks and the agents made of them.
 
-An agent answers ``predict(obs, deterministic=True) -> (action, None)``, as an agent of Stable-Baselines3 does, so
-code that evaluates the one runs with the other.
+An agent answers ``predict(obs, deterministic=True) -> (action, None)``, as an agent of Stable-Baselines3
+does, so code that evaluates the one runs with the other.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ def mlp(
 ) -> nn.Sequential:
     """A multi-layer perceptron with orthogonal weights and zero biases.
 
-    Book: implementation details. Hidden layers have gain √2, the last one ``output_gain`` (Saxe et al., 2014; the gains are those
-    of OpenAI's baselines).
+    Book: implementation details. Hidden layers have gain √2, the last one ``output_gain`` (Saxe et al.,
+    2014; the gains are those of OpenAI's baselines).
 
     Args:
         sizes: the width of each layer from input to output, e.g. ``[4, 64, 64, 2]``.
@@ -39,7 +39,9 @@ def mlp(
         A network from ``[..., sizes[0]]`` to ``[..., sizes[-1]]``.
     """
     if len(sizes) < 2 or any(size < 1 for size in sizes):
-        raise ValueError(f"sizes is {list(sizes)}; it must name at least an input and an output width, each ≥ 1")
+        raise ValueError(
+            f"sizes is {list(sizes)}; it must name at least an input and an output width, each ≥ 1"
+        )
     layers: list[nn.Module] = []
     for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
@@ -51,7 +53,9 @@ def mlp(
 
 
 class ObservationEncoder(nn.Module):
-    """Turns a batch of observations into the vector a network reads: a Box is flattened, a Discrete becomes one-hot."""
+    """Turns a batch of observations into the vector a network reads: a Box is flattened, a Discrete
+    becomes one-hot.
+    """
 
     def __init__(self, space: gym.Space):
         super().__init__()
@@ -78,7 +82,8 @@ class ObservationEncoder(nn.Module):
 class ActorCritic(nn.Module):
     """A stochastic policy π_θ(a|s) and a value function V_φ(s), two separate perceptrons.
 
-    A Discrete action space gets a categorical policy, a Box a Gaussian whose standard deviation does not depend on the state.
+    A Discrete action space gets a categorical policy, a Box a Gaussian whose standard deviation does not
+    depend on the state.
 
     Args:
         obs_space: Box (flattened) or Discrete (one-hot).
@@ -129,7 +134,9 @@ class ActorCritic(nn.Module):
         return self.value_net(self.encoder(obs)).squeeze(-1)
 
     def to_env(self, actions: Tensor) -> np.ndarray:
-        """What the environment is given for sampled actions: a Gaussian's are clipped to the Box, a Discrete's shifted to its start."""
+        """What the environment is given for sampled actions: a Gaussian's are clipped to the Box, a
+        Discrete's shifted to its start.
+        """
         if self.discrete:
             return actions.numpy() + int(self.action_space.start)
         return actions.clamp(self.action_low, self.action_high).numpy()

@@ -1,10 +1,10 @@
 """Returns and advantage estimates.
 
-Everything here is time-major: a row is a time step, a column an environment, ``[T, N]``. An episode may end inside
-an array in two ways, and they are not the same. Where ``terminated`` is true the episode is over and nothing follows:
-the value of what comes next is 0. Where ``truncated`` is true somebody stopped watching (a time limit, say): the episode
-would have gone on, so the value of the next state still counts, but the rewards that follow in the array belong to another
-episode and must not leak in.
+Everything here is time-major: a row is a time step, a column an environment, ``[T, N]``. An episode may
+end inside an array in two ways, and they are not the same. Where ``terminated`` is true the episode is
+over and nothing follows: the value of what comes next is 0. Where ``truncated`` is true somebody stopped
+watching (a time limit, say): the episode would have gone on, so the value of the next state still counts,
+but the rewards that follow in the array belong to another episode and must not leak in.
 """
 
 import math
@@ -25,6 +25,8 @@ def _check(gamma: float, gae_lambda: float, reference: Tensor, **others: Tensor)
                 f"{name} has shape {tuple(tensor.shape)}, but rewards have {tuple(reference.shape)}; "
                 "all arrays are [T, N] (time, environments)"
             )
+        if name in ("terminated", "truncated") and tensor.dtype != torch.bool:
+            raise ValueError(f"{name} has dtype {tensor.dtype}; it must be torch.bool")
 
 
 def _discounted_sum_backwards(terms: Tensor, decay: Tensor) -> Tensor:
@@ -60,23 +62,25 @@ def discounted_returns(
     """
     _check(gamma, 1.0, rewards, next_values=next_values, terminated=terminated, truncated=truncated)
     cut = terminated | truncated
-    cut_or_last = cut.clone()
-    cut_or_last[-1] = True
-    terms = rewards + gamma * next_values * (cut_or_last & ~terminated)
+    bootstrap = truncated & ~terminated
+    bootstrap[-1] = ~terminated[-1]
+    terms = rewards + gamma * torch.where(bootstrap, next_values, 0.0)
     return _discounted_sum_backwards(terms, gamma * ~cut)
 
 
-def td_errors(rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, gamma: float) -> Tensor:
+def td_errors(
+    rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, gamma: float
+) -> Tensor:
     r"""The one-step temporal-difference error :math:`\delta_t = r_t + \gamma V(s_{t+1}) - V(s_t)`.
 
-    Book: eq-td-error. Sutton & Barto (2018), eq. 6.5. V(s_{t+1}) counts as 0 where ``terminated``; a truncation
-    makes no difference here. All shapes ``[T, N]``.
+    Book: eq-td-error. Sutton & Barto (2018), eq. 6.5. V(s_{t+1}) counts as 0 where ``terminated``; a
+    truncation makes no difference here. All shapes ``[T, N]``.
 
     Raises:
         ValueError: γ out of range, or shapes that differ.
     """
     _check(gamma, 1.0, rewards, values=values, next_values=next_values, terminated=terminated)
-    return rewards + gamma * next_values * ~terminated - values
+    return rewards + gamma * torch.where(terminated, 0.0, next_values) - values
 
 
 def gae(
@@ -90,8 +94,8 @@ def gae(
 ) -> Tensor:
     r"""Generalised advantage estimation, :math:`\hat A_t = \sum_l (\gamma\lambda)^l \delta_{t+l}`.
 
-    Book: eq-gae. Schulman et al. (2016), arXiv:1506.02438, eq. 16. The sum stops at the end of the episode or of the
-    array, whichever comes first.
+    Book: eq-gae. Schulman et al. (2016), arXiv:1506.02438, eq. 16. The sum stops at the end of the episode
+    or of the array, whichever comes first.
 
     Args:
         rewards: r_t, ``[T, N]``.

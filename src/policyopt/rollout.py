@@ -27,7 +27,9 @@ def make_env(env_id: EnvSpec, **kwargs) -> gym.Env:
         except (gym.error.Error, ImportError) as error:
             raise ValueError(f"cannot make the environment {env_id!r}: {error}") from error
     if not callable(env_id):
-        raise ValueError(f"env_id is {env_id!r}; it must be a Gymnasium id such as 'CartPole-v1' or a callable")
+        raise ValueError(
+            f"env_id is {env_id!r}; it must be a Gymnasium id such as 'CartPole-v1' or a callable"
+        )
     env = env_id(**kwargs)
     if not isinstance(env, gym.Env):
         raise ValueError(f"env_id() gave {type(env).__name__}; it must give a gymnasium.Env")
@@ -37,9 +39,10 @@ def make_env(env_id: EnvSpec, **kwargs) -> gym.Env:
 def make_envs(env_id: EnvSpec, num_envs: int) -> VectorEnv:
     """``num_envs`` copies of an environment, stepped together.
 
-    CartPole brings an implementation that steps all copies in one NumPy call, and it is used; other environments are stepped
-    one after the other. All of them follow Gymnasium's next-step autoreset: the step after an
-    episode's end is not a step of any episode, it only brings the first observation of the next one.
+    CartPole brings an implementation that steps all copies in one NumPy call, and it is used; other
+    environments are stepped one after the other. All of them follow Gymnasium's next-step autoreset: the
+    step after an episode's end is not a step of any episode, it only brings the first observation of the
+    next one.
 
     Raises:
         ValueError: no such environment.
@@ -58,7 +61,8 @@ def make_envs(env_id: EnvSpec, num_envs: int) -> VectorEnv:
 class Rollout:
     """T steps of N environments, time-major.
 
-    ``valid`` is false where Gymnasium inserted a reset: such a row is no step of any episode and must reach no loss.
+    ``valid`` is false where Gymnasium inserted a reset: such a row is no step of any episode and must
+    reach no loss.
     """
 
     all_obs: Tensor  # [T+1, N, *O]  s_0 … s_T
@@ -78,7 +82,8 @@ class Rollout:
     def next_obs(self) -> Tensor:
         """s_{t+1} as it truly followed, before any reset, ``[T, N, *O]``.
 
-        Under next-step autoreset the row after an episode's end holds its last observation, so this is just ``all_obs`` one row later.
+        Under next-step autoreset the row after an episode's end holds its last observation, so this is
+        just ``all_obs`` one row later.
         """
         return self.all_obs[1:]
 
@@ -125,13 +130,16 @@ class Collector:
         envs: vectorised environments with next-step autoreset (``make_envs`` gives them).
         seed: of the environments and of the actions drawn.
 
-    The state of a collector (``state_dict``) is its seed, its random generator and every action sent so far. Loading it replays those actions,
-    which brings any deterministic environment back to where it was without pickling it.
+    The state of a collector (``state_dict``) is its seed, its random generator and every action sent so
+    far. Loading it replays those actions, which brings any deterministic environment back to where it was
+    without pickling it.
     """
 
     def __init__(self, envs: VectorEnv, seed: int):
         if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
-            raise ValueError(f"envs have autoreset mode {envs.metadata.get('autoreset_mode')}; it must be NEXT_STEP")
+            raise ValueError(
+                f"envs have autoreset mode {envs.metadata.get('autoreset_mode')}; it must be NEXT_STEP"
+            )
         self.envs = envs
         self.seed = seed
         self.generator = Generator().manual_seed(seed)
@@ -153,8 +161,8 @@ class Collector:
             where = np.argwhere(~np.isfinite(values.reshape(self.envs.num_envs, -1)))[0]
             bad = values.reshape(self.envs.num_envs, -1)[tuple(where)]
             raise ValueError(
-                f"{what} of environment {where[0]} after {self.steps_taken} steps is {bad} (component {where[1]}); "
-                "environments must give finite numbers"
+                f"{what} of environment {where[0]} after {self.steps_taken} steps is {bad} "
+                f"(component {where[1]}); environments must give finite numbers"
             )
 
     @property
@@ -217,7 +225,7 @@ class Collector:
     def state_dict(self) -> dict:
         """Everything needed to go on from here, as tensors and plain numbers."""
         sent = torch.from_numpy(np.stack(self._sent)) if self._sent else torch.empty(0)
-        if not sent.is_floating_point() and sent.numel() and 0 <= sent.min() and sent.max() < 256:
+        if not sent.is_floating_point() and sent.numel() and sent.min() >= 0 and sent.max() < 256:
             sent = sent.to(torch.uint8)
         return {
             "seed": self.seed,
@@ -240,7 +248,7 @@ class Collector:
             self._step(actions)
         if not np.array_equal(self.obs, state["obs"].numpy()):
             raise ValueError(
-                "replaying the saved actions did not lead back to the saved observation: this environment is not "
-                "deterministic given its seed, so the run cannot be resumed"
+                "replaying the saved actions did not lead back to the saved observation: "
+                "this environment is not deterministic given its seed, so the run cannot be resumed"
             )
         self.generator.set_state(state["generator"])

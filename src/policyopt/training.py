@@ -1,14 +1,17 @@
-"""What every training loop needs: checks, schedules, one gradient step, progress, and files that are whole or absent."""
+"""What every training loop needs: checks, schedules, one gradient step, progress, and files that are whole
+or absent.
+"""
 
 import contextlib
 import dataclasses
+import io
 import math
 import numbers
 import os
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +20,33 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
+from policyopt.history import History
 from policyopt.rollout import EnvSpec
 
 __all__ = [
     "Checkpoint",
     "check_fields",
+    "check_hidden",
     "check_seed",
+    "describe_run",
     "gradient_step",
     "linear_schedule",
-    "mean_metrics",
-    "set_learning_rate",
     "load_file",
+    "mean_metrics",
     "save_file",
+    "set_learning_rate",
     "single_thread",
     "space_from_dict",
     "space_to_dict",
     "updates",
+    "write_whole",
 ]
 
 FORMAT = "policyopt"
 FORMAT_VERSION = 1
 
 
-# --- settings ---------------------------------------------------------------------------------------------------------
+# --- settings ---
 
 
 def check_fields(config: Any, **allowed: tuple) -> None:
@@ -47,8 +54,9 @@ def check_fields(config: Any, **allowed: tuple) -> None:
 
     Args:
         config: a dataclass instance.
-        allowed: for each field name ``(type, low, high)`` with ``type`` int, float or bool and inclusive bounds; add the
-            string ``"open"`` for a lower bound that is itself not allowed, or ``"optional"`` to allow None.
+        allowed: for each field name ``(type, low, high)`` with ``type`` int, float or bool and inclusive
+            bounds; add the string ``"open"`` for a lower bound that is itself not allowed, or
+            ``"optional"`` to allow None.
 
     Raises:
         ValueError: names the first field that is wrong, its value, and what is allowed.
@@ -71,6 +79,21 @@ def check_fields(config: Any, **allowed: tuple) -> None:
             raise ValueError(f"{type(config).__name__}.{name} is {value!r}; it must be {wanted}")
 
 
+def check_hidden(config: Any) -> None:
+    """Check ``config.hidden``, the widths of hidden layers.
+
+    Raises:
+        ValueError: it is not a tuple of positive whole numbers.
+    """
+    hidden = config.hidden
+    if not isinstance(hidden, tuple) or any(
+        not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in hidden
+    ):
+        raise ValueError(
+            f"{type(config).__name__}.hidden is {hidden!r}; it must be a tuple of whole numbers ≥ 1"
+        )
+
+
 def check_seed(seed: int) -> int:
     """The seed, if it is a whole number that NumPy, torch and Gymnasium all take.
 
@@ -83,16 +106,16 @@ def check_seed(seed: int) -> int:
 
 
 def linear_schedule(start: float, end: float | None, progress: float) -> float:
-    """A value that moves from ``start`` to ``end`` in a straight line as ``progress`` goes from 0 to 1; constant when ``end`` is None."""
+    """A value that moves from ``start`` to ``end`` in a straight line as ``progress`` goes from 0 to 1;
+    constant when ``end`` is None.
+    """
     return start if end is None else start + (end - start) * progress
 
 
-# --- optimisation -----------------------------------------------------------------------------------------------------
+# --- optimisation ---
 
 
-def gradient_step(
-    optimizer: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[nn.Parameter], max_grad_norm: float
-) -> Tensor:
+def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> Tensor:
     """Minimise ``loss`` by one step, the gradient's norm clipped to ``max_grad_norm``.
 
     Returns:
@@ -103,6 +126,7 @@ def gradient_step(
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)
     if not math.isfinite(norm):
         raise FloatingPointError(
@@ -127,7 +151,9 @@ def mean_metrics(rows: list[dict[str, Tensor]]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def single_thread() -> Iterator[None]:
-    """Run torch on one thread inside the block: networks this small lose more to hand-overs than they gain."""
+    """Run torch on one thread inside the block: networks this small lose more to hand-overs than they
+    gain.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -136,13 +162,14 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def updates(total: int, checkpoint: "Checkpoint | None" = None, progress: bool = False) -> Iterator[int]:
-    """The numbers 0 … total − 1 of a run's updates, with a progress bar and a checkpoint when asked for.
+def updates(total: int, history: History, checkpoint: "Checkpoint", progress: bool = False) -> Iterator[int]:
+    """The numbers 0 … total − 1 of a run's updates, with checkpoints and a progress bar when asked for.
 
-    With a checkpoint the numbers start where the file left off, and the file is written after every ``checkpoint.every`` updates
-    and after the last.
+    With a checkpoint the numbers start where its file left off, and the file is written after every
+    ``checkpoint.every`` updates and after the last. The bar shows the newest ``episode_return`` of
+    ``history``.
     """
-    start = checkpoint.restore() if checkpoint else 0
+    start = checkpoint.restore()
     with contextlib.ExitStack() as stack:
         bar = None
         if progress:
@@ -151,39 +178,55 @@ def updates(total: int, checkpoint: "Checkpoint | None" = None, progress: bool =
             bar = stack.enter_context(tqdm(total=total, initial=start, unit="update", dynamic_ncols=True))
         for update in range(start, total):
             yield update
-            if checkpoint and ((update + 1) % checkpoint.every == 0 or update + 1 == total):
+            if (update + 1) % checkpoint.every == 0 or update + 1 == total:
                 checkpoint.save(update + 1)
             if bar is not None:
+                bar.set_postfix_str(
+                    f"return {history.last.get('episode_return', math.nan):.1f}", refresh=False
+                )
                 bar.update()
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files ---
 
 
-def save_file(path: str | os.PathLike, content: dict) -> None:
-    """Write tensors and plain values to a file, which afterwards is either complete or as it was before.
+def write_whole(path: str | os.PathLike, data: bytes) -> Path:
+    """Write a file, which afterwards is either complete or as it was before.
 
     Raises:
-        OSError: the folder is missing, is no folder, or cannot be written to.
+        OSError: the folder is missing, is no folder, is full or cannot be written to.
     """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
+    temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise type(error)(f"cannot write {path}: {error.strerror or error}") from error
-    try:
         with os.fdopen(handle, "wb") as file:
-            torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, file)
+            os.umask(umask := os.umask(0))
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp's are private; this is to be a file like any other
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError | RuntimeError):
-            raise OSError(f"cannot write {path}: {error}") from error
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise type(error)(f"cannot write {path}: {error.strerror or error}") from error
         raise
+    return path
+
+
+def save_file(path: str | os.PathLike, content: dict) -> Path:
+    """Write tensors and plain values to a file, which afterwards is either complete or as it was before.
+
+    Raises:
+        OSError: the folder is missing, is no folder, is full or cannot be written to.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, buffer)
+    return write_whole(path, buffer.getvalue())
 
 
 def load_file(path: str | os.PathLike, kind: str) -> dict:
@@ -202,13 +245,21 @@ def load_file(path: str | os.PathLike, kind: str) -> dict:
         raise FileNotFoundError(f"there is no file {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+    ) as error:
         raise ValueError(f"{path} is not a file of policyopt, or it is damaged") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by policyopt")
     if content["format_version"] != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {content['format_version']}; this policyopt reads version {FORMAT_VERSION}"
+            f"{path} has format version {content['format_version']}; "
+            f"this policyopt reads version {FORMAT_VERSION}"
         )
     if content.get("kind") != kind:
         raise ValueError(f"{path} holds a {content.get('kind')}; what is needed is a file with a {kind}")
@@ -219,23 +270,27 @@ class Checkpoint:
     """A file from which a run goes on as if it had never stopped.
 
     Args:
-        path: the file. If it exists, the run it holds is resumed.
+        path: the file. If it exists, the run it holds is resumed. With None nothing is read or written.
         every: how many updates lie between two writes.
-        run: what the run is (algorithm, environment, configuration, seed), plain values. A file of another run is refused.
+        run: what the run is (algorithm, environment, configuration, seed), plain values. A file of another
+            run is refused.
         parts: everything with ``state_dict`` and ``load_state_dict`` that changes during the run.
 
     Raises:
         ValueError: the file is damaged or holds another run; the message names the first difference.
     """
 
-    def __init__(self, path: str | os.PathLike, every: int, run: dict[str, Any], parts: dict[str, Any]):
+    def __init__(
+        self, path: str | os.PathLike | None, every: int, run: dict[str, Any], parts: dict[str, Any]
+    ):
         if every < 1:
             raise ValueError(f"checkpoint_every is {every}; it must be at least 1")
-        self.path, self.every, self.run, self.parts = Path(path), every, run, parts
+        self.path = None if path is None else Path(path)
+        self.every, self.run, self.parts = every, run, parts
 
     def restore(self) -> int:
         """Load the file, if there is one; the number of updates it has behind it."""
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return 0
         content = load_file(self.path, "checkpoint")
         for key, wanted in self.run.items():
@@ -250,6 +305,8 @@ class Checkpoint:
 
     def save(self, updates: int) -> None:
         """Write the file."""
+        if self.path is None:
+            return
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         save_file(self.path, {"kind": "checkpoint", "run": self.run, "updates": updates, "parts": parts})
 

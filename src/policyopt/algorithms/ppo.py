@@ -1,6 +1,9 @@
-"""Proximal policy optimisation with the clipped surrogate. Schulman et al. (2017), arXiv:1707.06347, algorithm 1."""
+"""Proximal policy optimisation with the clipped surrogate. Schulman et al. (2017), arXiv:1707.06347,
+algorithm 1.
+"""
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
 
@@ -8,13 +11,14 @@ import torch
 from torch import Generator, Tensor
 
 from policyopt.history import History
-from policyopt.losses import approximate_kl, clip_fraction, clipped_surrogate, explained_variance, normalize
+from policyopt.losses import clip_fraction, clipped_surrogate, explained_variance, kl_k3, normalize
 from policyopt.networks import ActorCritic
 from policyopt.returns import gae
 from policyopt.rollout import Batch, Collector, EnvSpec, Rollout, make_envs
 from policyopt.training import (
     Checkpoint,
     check_fields,
+    check_hidden,
     check_seed,
     describe_run,
     gradient_step,
@@ -25,7 +29,7 @@ from policyopt.training import (
     updates,
 )
 
-__all__ = ["PPOConfig", "advantage_batch", "ppo_loss", "train"]
+__all__ = ["PPOConfig", "advantage_batch", "improve", "ppo_loss", "train"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,6 @@ class PPOConfig:
         inf = math.inf
         check_fields(
             self,
-            total_steps=(int, self.num_envs * self.horizon, inf),
             num_envs=(int, 1, inf),
             horizon=(int, 1, inf),
             epochs=(int, 1, inf),
@@ -71,11 +74,13 @@ class PPOConfig:
             max_grad_norm=(float, 0, inf, "open"),
             target_kl=(float, 0, inf, "open", "optional"),
         )
+        check_fields(self, total_steps=(int, self.num_envs * self.horizon, inf))  # at least one update
+        check_hidden(self)
 
 
 @torch.no_grad()
 def advantage_batch(rollout: Rollout, agent: ActorCritic, gamma: float, gae_lambda: float) -> Batch:
-    """What the loss needs of a rollout: GAE advantages and the value targets Â + V, inserted resets left out."""
+    """What the loss needs of a rollout: GAE advantages and value targets Â + V, without inserted resets."""
     all_values = agent.value(rollout.all_obs)  # [T+1, N]
     values, next_values = all_values[:-1], all_values[1:]
     advantages = gae(
@@ -100,15 +105,34 @@ def ppo_loss(
     value_loss = (agent.value(batch.obs) - batch.value_targets).square().mean()
     entropy = dist.entropy().mean()
     loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
-    with torch.no_grad():
-        metrics = {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "entropy": entropy,
-            "approximate_kl": approximate_kl(log_ratio).mean(),
-            "clip_fraction": clip_fraction(ratio, clip),
-        }
+    metrics = {
+        "policy_loss": policy_loss.detach(),
+        "value_loss": value_loss.detach(),
+        "entropy": entropy.detach(),
+        "approximate_kl": kl_k3(log_ratio.detach()).mean(),
+        "clip_fraction": clip_fraction(ratio.detach(), clip),
+    }
     return loss, metrics
+
+
+def improve(
+    agent: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    config: PPOConfig,
+    clip: float,
+    generator: Generator,
+) -> dict[str, float]:
+    """Several epochs of minibatch steps on one batch; the mean of each metric over the steps."""
+    rows = []
+    for _ in range(config.epochs):
+        for minibatch in batch.minibatches(config.minibatch_size, generator):
+            loss, metrics = ppo_loss(agent, minibatch, config, clip)
+            rows.append(metrics)
+            if config.target_kl is not None and metrics["approximate_kl"] > config.target_kl:
+                return {**mean_metrics(rows), "gradient_steps": len(rows) - 1}
+            metrics["grad_norm"] = gradient_step(optimizer, loss, config.max_grad_norm)
+    return {**mean_metrics(rows), "gradient_steps": len(rows)}
 
 
 def train(
@@ -125,7 +149,8 @@ def train(
     Args:
         env_id: a Gymnasium id, or a callable that makes an environment.
         config: the settings.
-        seed: everything random follows from it; the same seed on the same machine gives the same numbers to the bit.
+        seed: everything random follows from it; the same seed on the same machine gives the same numbers
+            to the bit.
         checkpoint: a file to resume from if it exists, and to write to.
         checkpoint_every: updates between two writes.
         progress: show a progress bar.
@@ -137,45 +162,36 @@ def train(
         ValueError: an environment, a space, a setting or a file that cannot be used; the message says why.
         FloatingPointError: training diverged.
     """
-    generator = Generator().manual_seed(check_seed(seed))
-    envs = make_envs(env_id, config.num_envs)
-    with single_thread():
-        agent = ActorCritic(envs.single_observation_space, envs.single_action_space, config.hidden, generator)
-        parameters = list(agent.parameters())
-        optimizer = torch.optim.Adam(parameters, config.learning_rate, eps=1e-5, fused=True)
+    check_seed(seed)
+    with closing(make_envs(env_id, config.num_envs)) as envs, single_thread():
+        agent = ActorCritic(
+            envs.single_observation_space,
+            envs.single_action_space,
+            config.hidden,
+            Generator().manual_seed(seed),
+        )
+        optimizer = torch.optim.Adam(agent.parameters(), config.learning_rate, eps=1e-5, fused=True)
         collector, history = Collector(envs, seed), History()
         parts = {"agent": agent, "optimizer": optimizer, "collector": collector, "history": history}
-        saved = checkpoint and Checkpoint(checkpoint, checkpoint_every, describe_run("ppo", env_id, config, seed), parts)
+        saved = Checkpoint(checkpoint, checkpoint_every, describe_run("ppo", env_id, config, seed), parts)
         steps_per_update = config.num_envs * config.horizon
         num_updates = config.total_steps // steps_per_update
 
-        for update in updates(num_updates, saved, progress):
-            learning_rate = linear_schedule(config.learning_rate, config.learning_rate_end, update / num_updates)
-            clip = linear_schedule(config.clip, config.clip_end, update / num_updates)
+        for update in updates(num_updates, history, saved, progress):
+            done = update / num_updates
+            learning_rate = linear_schedule(config.learning_rate, config.learning_rate_end, done)
+            clip = linear_schedule(config.clip, config.clip_end, done)
             set_learning_rate(optimizer, learning_rate)
 
             rollout = collector.collect(agent, config.horizon)  # [T, N, ...]
             batch = advantage_batch(rollout, agent, config.gamma, config.gae_lambda)  # [B, ...]
-            rows = []
-            for _ in range(config.epochs):
-                for minibatch in batch.minibatches(config.minibatch_size, collector.generator):
-                    loss, metrics = ppo_loss(agent, minibatch, config, clip)
-                    rows.append(metrics)
-                    if config.target_kl is not None and metrics["approximate_kl"] > config.target_kl:
-                        break
-                    metrics["grad_norm"] = gradient_step(optimizer, loss, parameters, config.max_grad_norm)
-                else:
-                    continue
-                break
-
+            metrics = improve(agent, optimizer, batch, config, clip, collector.generator)
             history.log(
                 step=(update + 1) * steps_per_update,
                 episode_return=collector.recent_return(),
                 learning_rate=learning_rate,
                 clip=clip,
                 explained_variance=explained_variance(batch.values, batch.value_targets),
-                gradient_steps=len(rows),
-                **mean_metrics(rows),
+                **metrics,
             )
-    envs.close()
     return agent, history

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from functools import cache
-from pathlib import Path
+from numbers import Integral
 from typing import Any
 
 import gymnasium as gym
@@ -52,14 +52,18 @@ def _rounded(tensor) -> list:
     return (tensor.detach().double().cpu().numpy().round(5) + 0.0).tolist()
 
 
+def check_seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be an integer from 0 to 2**31 - 1, but got {seed!r}.")
+    return int(seed)
+
+
 def start_states(seed: int, count: int = START_STATES) -> list[dict[str, Any]]:
     """The start states of CartPole-v1 for the seeds `seed`, …, `seed + count - 1`.
 
     Each is `{"seed": int, "state": [x, ẋ, θ, θ̇]}`, made by the environment's own `reset(seed=...)` and kept
     in float64, the precision the environment computes in: the page starts where Gymnasium starts, exactly.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-        raise ValueError(f"seed must be an integer from 0 to 2**31 - 1, but got {seed!r}.")
     env = gym.make("CartPole-v1").unwrapped
     states = []
     for start_seed in range(seed, seed + count):
@@ -70,7 +74,7 @@ def start_states(seed: int, count: int = START_STATES) -> list[dict[str, Any]]:
 
 @cache
 def _packaged_policy() -> str:
-    return Path(PACKAGED_POLICY).read_text(encoding="utf-8")
+    return PACKAGED_POLICY.read_text(encoding="utf-8")
 
 
 def _as_layers(policy) -> Layers:
@@ -153,11 +157,11 @@ class BalanceYourself(Figure):
     _esm = figure_source(kind)
 
     policy = traitlets.Any().tag(sync=True, page=True)
-    seed = traitlets.Any(0).tag(sync=True)
+    seed = traitlets.Any(0)
     starts = traitlets.List().tag(sync=True, page=True)
 
     def __init__(self, policy=None, seed=0, **kwargs):
-        super().__init__(policy=policy, seed=seed, starts=start_states(seed), **kwargs)
+        super().__init__(policy=_as_layers(policy), seed=check_seed(seed), **kwargs)
 
     @traitlets.validate("policy")
     def _validate_policy(self, proposal):
@@ -165,8 +169,15 @@ class BalanceYourself(Figure):
 
     @traitlets.validate("seed")
     def _validate_seed(self, proposal):
-        self.starts = start_states(proposal["value"])
-        return proposal["value"]
+        return check_seed(proposal["value"])
+
+    @traitlets.default("starts")
+    def _default_starts(self):
+        return start_states(self.seed)
+
+    @traitlets.observe("seed")
+    def _new_starts(self, change):
+        self.starts = start_states(change["new"])
 
     def __repr__(self) -> str:
         sizes = [4, *(len(layer["bias"]) for layer in self.policy)]

@@ -20,6 +20,7 @@ function mountAll(kind, render) {
     const data = JSON.parse(placeholder.querySelector('script[type="application/json"]').textContent);
     const el = document.createElement("div");
     render({ model: pageModel(data), el });
+    placeholder.policyopt = el.policyopt; // the figure's object for scripts, where a page can find it
     placeholder.replaceChildren(el);
   }
 }

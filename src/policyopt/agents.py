@@ -1,0 +1,58 @@
+"""Trained agents as files."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Generator
+
+from policyopt.networks import ActorCritic
+from policyopt.training import load_file, save_file, space_from_dict, space_to_dict
+
+__all__ = ["load_agent", "save_agent"]
+
+CLASSES = {"ActorCritic": ActorCritic}
+
+
+def save_agent(path: str | os.PathLike, agent: ActorCritic, **about: Any) -> Path:
+    """Write an agent to a file that ``load_agent`` reads.
+
+    Args:
+        path: the file; it is complete afterwards or as it was before.
+        agent: the agent.
+        about: plain values to keep with it, e.g. ``environment="CartPole-v1"``.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = {
+        "kind": "agent",
+        "class": type(agent).__name__,
+        "obs_space": space_to_dict(agent.obs_space),
+        "action_space": space_to_dict(agent.action_space),
+        "hidden": list(agent.hidden),
+        "weights": agent.state_dict(),
+        "about": about,
+    }
+    return save_file(path, content)
+
+
+def load_agent(path: str | os.PathLike) -> tuple[ActorCritic, dict[str, Any]]:
+    """Read an agent, and what was kept with it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, was written by something else, or its weights fit no agent.
+    """
+    content = load_file(path, "agent")
+    try:
+        agent = CLASSES[content["class"]](
+            space_from_dict(content["obs_space"]),
+            space_from_dict(content["action_space"]),
+            tuple(content["hidden"]),
+            Generator(),
+        )
+        agent.load_state_dict(content["weights"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} holds no agent this version of policyopt can rebuild: {error}") from error
+    return agent, content["about"]

@@ -1,0 +1,190 @@
+"""What the chapters use to show things: the package's source, one plotting style, animations."""
+
+import base64
+import html
+import inspect
+import io
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["COLORS", "animation", "episode_frames", "show_source", "use_style"]
+
+# Okabe & Ito's palette, which colour-blind readers can tell apart; an algorithm keeps its colour everywhere.
+COLORS = {
+    "random": "#7F7F7F",
+    "by hand": "#E69F00",
+    "reinforce": "#CC79A7",
+    "a2c": "#E69F00",
+    "ppo": "#0072B2",
+    "grpo": "#D55E00",
+    "trpo": "#009E73",
+    "stable-baselines3": "#56B4E9",
+}
+
+
+def use_style() -> None:
+    """Set matplotlib to the book's style: quiet axes, readable sizes, the palette above, sharp but small
+    images.
+    """
+    import matplotlib as mpl
+    from cycler import cycler
+
+    mpl.rcParams.update(
+        {
+            "axes.grid": True,
+            "axes.prop_cycle": cycler(
+                color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+            ),
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titlesize": "medium",
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 100,
+            "figure.figsize": (7, 3.6),
+            "font.size": 11,
+            "grid.alpha": 0.3,
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+            "savefig.facecolor": "white",
+            "svg.hashsalt": "policyopt",
+        }
+    )
+
+
+class Source:
+    """The source of an object, shown with colours in a notebook and as it is in a terminal."""
+
+    def __init__(self, code: str, name: str):
+        self.code, self.name = code, name
+
+    def __repr__(self) -> str:
+        return self.code
+
+    def _repr_html_(self) -> str:
+        from pygments import highlight
+        from pygments.formatters import HtmlFormatter
+        from pygments.lexers import PythonLexer
+
+        body = highlight(self.code, PythonLexer(), HtmlFormatter(nowrap=True))
+        return (
+            f'<div class="highlight-python notranslate"><div class="highlight"><pre tabindex="0" '
+            f'aria-label="Source of {html.escape(self.name)}">{body}</pre></div></div>'
+        )
+
+
+def show_source(item: Any) -> Source:
+    """The source of a function, class, method or module, as it is installed, for a notebook to show.
+
+    Raises:
+        TypeError: it has no Python source (a number, a built-in).
+    """
+    target = inspect.unwrap(item) if callable(item) else item
+    try:
+        code = inspect.getsource(target)
+    except (TypeError, OSError) as error:
+        raise TypeError(
+            f"{item!r} has no Python source to show; give a function, a class or a module"
+        ) from error
+    name = getattr(item, "__qualname__", getattr(item, "__name__", repr(item)))
+    return Source(textwrap.dedent(code).rstrip(), name)
+
+
+def episode_frames(
+    agent, env_id, seed: int = 0, max_steps: int = 500, every: int = 2
+) -> tuple[list[np.ndarray], float]:
+    """Play one episode and draw it.
+
+    Args:
+        agent: anything with ``predict``.
+        env_id: a Gymnasium id, or a callable that takes ``render_mode``.
+        seed: of the environment.
+        max_steps: stop after so many steps.
+        every: keep every n-th frame.
+
+    Returns:
+        The frames, each ``[H, W, 3]`` uint8, and the undiscounted return.
+    """
+    from policyopt.rollout import make_env
+
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault(
+            "SDL_VIDEODRIVER", "dummy"
+        )  # or SDL complains on stderr of the screen it cannot find
+    env = make_env(env_id, render_mode="rgb_array")
+    try:
+        obs, _ = env.reset(seed=seed)
+        frames, total = [env.render()], 0.0
+        for step in range(1, max_steps + 1):
+            action, _ = agent.predict(np.asarray(obs)[None])
+            obs, reward, terminated, truncated, _ = env.step(action[0])
+            total += float(reward)
+            if step % every == 0 or terminated or truncated:
+                frames.append(env.render())
+            if terminated or truncated:
+                break
+    finally:
+        env.close()
+    return frames, total
+
+
+class Animation:
+    """A looping animated image: shown in a notebook, or written with ``save``."""
+
+    def __init__(self, data: bytes, alt: str):
+        self.data, self.alt = data, alt
+
+    def save(self, path: str | Path) -> Path:
+        """Write the GIF; the file is complete afterwards or as it was before."""
+        from policyopt.training import write_whole
+
+        return write_whole(path, self.data)
+
+    def __repr__(self) -> str:
+        return f"Animation: {self.alt}"
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.data).decode()
+        return f'<img class="animation" alt="{html.escape(self.alt)}" src="data:image/gif;base64,{data}">'
+
+
+def animation(
+    frames: Sequence[np.ndarray], alt: str, width: int = 300, fps: int = 25, colors: int = 16
+) -> Animation:
+    """Make a GIF of frames.
+
+    Args:
+        frames: ``[H, W, 3]`` uint8 arrays of one shape.
+        alt: what the animation shows, in words.
+        width: in pixels; the height follows.
+        fps: frames a second; browsers show at most 50.
+        colors: size of the palette.
+
+    Raises:
+        ValueError: no frames, or no description.
+    """
+    from PIL import Image
+
+    if len(frames) == 0:
+        raise ValueError("frames is empty; give at least one")
+    if not alt.strip():
+        raise ValueError("alt is empty; say in words what the animation shows")
+    height = round(frames[0].shape[0] * width / frames[0].shape[1])
+    images = [Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
+    palette = images[len(images) // 2].quantize(colors)
+    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=round(1000 / fps),
+        loop=0,
+        optimize=True,
+    )
+    return Animation(buffer.getvalue(), alt)

@@ -1,0 +1,157 @@
+"""The command ``policyopt``: train an agent, watch it.
+
+The flags are made from the configuration dataclasses, so a new setting needs no line here.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from policyopt.agents import load_agent, save_agent
+from policyopt.algorithms import ppo
+from policyopt.evaluation import evaluate
+from policyopt.training import check_seed
+from policyopt.tuned import TUNED
+
+ALGORITHMS = {"ppo": (ppo.PPOConfig, ppo.train)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every training command takes beside the algorithm's own settings."""
+
+    env: str
+    """Gymnasium id of the environment, e.g. CartPole-v1."""
+    seed: int = 0
+    """Everything random follows from it."""
+    save: Path | None = None
+    """Write the trained agent to this file."""
+    checkpoint: Path | None = None
+    """Write the state of the run to this file from time to time, and go on from it if it exists."""
+    checkpoint_every: int = 10
+    """Updates between two writes of the checkpoint."""
+    eval_episodes: int = 100
+    """Fresh episodes for the return in the summary."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+def _train(name: str, train: Callable, options: Options, config: Any) -> None:
+    check_seed(options.seed)
+    if options.save is not None:
+        _check_writable(options.save)
+    start = time.perf_counter()
+    agent, history = train(
+        options.env,
+        config,
+        options.seed,
+        checkpoint=options.checkpoint,
+        checkpoint_every=options.checkpoint_every,
+        progress=not options.quiet,
+    )
+    seconds = time.perf_counter() - start
+    returns = evaluate(agent, options.env, options.eval_episodes, seed=options.seed + 1_000_000)
+    rows = {
+        "algorithm": name,
+        "environment": options.env,
+        "seed": options.seed,
+        "environment steps": f"{history.last['step']:,.0f}",
+        "seconds": f"{seconds:.1f}",
+        "last training episodes, mean return": f"{history.last['episode_return']:.1f}",
+        f"{options.eval_episodes} fresh episodes, greedy, mean return": f"{returns.mean():.1f}",
+        "worst and best of them": f"{returns.min():.1f} … {returns.max():.1f}",
+    }
+    if options.save is not None:
+        save_agent(
+            options.save,
+            agent,
+            algorithm=name,
+            environment=options.env,
+            seed=options.seed,
+            config=asdict(config),
+        )
+        rows["agent saved to"] = str(options.save)
+    width = max(map(len, rows))
+    print("\n".join(f"{label:<{width}}  {value}" for label, value in rows.items()))
+
+
+def _check_writable(path: Path) -> None:
+    """Complain before training about a place that cannot be written after it."""
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _train_command(name: str, args: list[str]) -> Callable:
+    config_class, train = ALGORITHMS[name]
+    # The settings tuned for an environment are the defaults there, so --env is looked at first.
+    env = next((after for flag, after in pairwise(args) if flag == "--env"), None)
+    env = next((arg.removeprefix("--env=") for arg in args if arg.startswith("--env=")), env)
+    default = TUNED[name].get(env, config_class())
+
+    def command(options: Annotated[Options, tyro.conf.arg(name="")], config: config_class = default) -> None:
+        _train(name, train, options, config)
+
+    command.__doc__ = f"Train an agent with {name.upper()} and print how good it became."
+    return command
+
+
+def watch(
+    file: tyro.conf.Positional[Path],
+    out: Path | None = None,
+    env: str | None = None,
+    seed: int = 0,
+    width: int = 300,
+    max_steps: int = 500,
+) -> None:
+    """Play one episode with a trained agent and save it as an animated GIF.
+
+    Args:
+        file: an agent written by ``policyopt train … --save FILE``.
+        out: the GIF; beside the agent's file when not given.
+        env: the environment; the one the agent was trained in when not given.
+        seed: of the episode.
+        width: of the image in pixels.
+        max_steps: stop after so many steps.
+    """
+    from policyopt.book import animation, episode_frames
+
+    agent, about = load_agent(file)
+    env = env or about.get("environment")
+    if env is None:
+        raise ValueError(f"{file} does not say where the agent was trained; give --env")
+    out = out or file.with_suffix(".gif")
+    _check_writable(out)
+    frames, total = episode_frames(agent, env, check_seed(seed), max_steps)
+    animation(frames, f"An agent in {env}", width).save(out)
+    print(f"episode return {total:.1f}, animation saved to {out}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command; errors a user can mend end it with one line and exit code 2."""
+    args = list(sys.argv[1:] if args is None else args)
+    try:
+        if args[:1] == ["train"]:
+            commands = {name: _train_command(name, args) for name in ALGORITHMS}
+            tyro.extras.subcommand_cli_from_dict(
+                commands, prog="policyopt train", description="Train an agent.", args=args[1:]
+            )
+        else:
+            commands = {"train": lambda: None, "watch": watch}
+            commands["train"].__doc__ = "Train an agent: policyopt train ALGORITHM --env ENVIRONMENT"
+            tyro.extras.subcommand_cli_from_dict(
+                commands, prog="policyopt", description="Policy optimisation, tested.", args=args
+            )
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"policyopt: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("policyopt: interrupted", file=sys.stderr)
+        sys.exit(130)
