@@ -65,7 +65,7 @@ def discounted_returns(
     bootstrap = truncated & ~terminated
     bootstrap[-1] = ~terminated[-1]
     terms = rewards + gamma * torch.where(bootstrap, next_values, 0.0)
-    return _discounted_sum_backwards(terms, gamma * ~cut)
+    return _discounted_sum_backwards(terms, gamma * (~cut).to(terms))
 
 
 def td_errors(
@@ -115,5 +115,5 @@ def gae(
     """
     _check(gamma, gae_lambda, rewards, truncated=truncated)
     deltas = td_errors(rewards, values, next_values, terminated, gamma)
-    goes_on = ~(terminated | truncated)
+    goes_on = (~(terminated | truncated)).to(deltas)
     return _discounted_sum_backwards(deltas, gamma * gae_lambda * goes_on)

@@ -122,7 +122,7 @@ const CSS = `
   --muted: var(--pst-color-text-muted, var(--jp-ui-font-color2, #56606e));
   --paper: var(--pst-color-background, var(--jp-layout-color0, #fff));
   --sheet: #f4f6f8; --line: #cfd6de; --control: #7c8795; --wedge: #009e7322; --wedge-line: #00795a;
-  display: block; color-scheme: light; container-type: inline-size;
+  display: block; margin: 1rem 0; color-scheme: light; container-type: inline-size;
 }
 :host([data-theme="dark"]) {
   --you: #f0ad1e; --random: #a3a9b1; --ppo: #56b4e9; --alarm: #ff8b47;
@@ -175,7 +175,7 @@ canvas { display: block; width: 100%; }
   font-size: .92rem; line-height: 1.35; min-height: 2.7em; display: flex; align-items: center; justify-content: center;
 }
 .message span { padding: .25rem .8rem; border-radius: 8px; text-wrap: balance; }
-.message[data-kind="count"] { font-size: 1.35rem; font-variant-numeric: tabular-nums; min-height: 1.8em; }
+.message[data-kind="count"] { font-size: 1.2rem; font-variant-numeric: tabular-nums; min-height: 1.8em; }
 .message[data-kind="end"] span { background: var(--paper); border: 1px solid var(--line); border-left: 5px solid var(--alarm); }
 .message[data-kind="success"] span { background: var(--paper); border: 1px solid var(--line); border-left: 5px solid var(--wedge-line); }
 .pushes { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; margin-bottom: .6rem; }
@@ -192,14 +192,14 @@ th { font-weight: 400; text-align: left; }
 td, .number { font-variant-numeric: tabular-nums; text-align: right; }
 .state th { white-space: nowrap; padding: .18rem 0; }
 .state b { display: inline-block; width: 1.2em; font-weight: 400; font-style: italic; }
-.state td { width: 6.6em; white-space: nowrap; }
+.state td { width: 7.4em; white-space: nowrap; }
 .state td.scale { width: auto; padding: .25rem 0 0 .8rem; }
 .meter { position: relative; height: 10px; border-radius: 3px; background: var(--sheet); box-shadow: inset 0 0 0 1px var(--line); overflow: hidden; }
 .meter > span { position: absolute; top: 0; bottom: 0; left: 0; width: 100%; transform-origin: left; background: var(--driver); }
 .state .meter > span { left: 50%; width: 50%; }
 .state .meter::after { content: ""; position: absolute; left: calc(50% - .5px); top: 0; bottom: 0; width: 1px; background: var(--muted); }
 .state .crossed .meter > span { background: var(--alarm); }
-.state .crossed td { font-weight: 650; }
+.state .crossed td:last-child { font-weight: 650; }
 .state .crossed .limit { color: var(--text); }
 .limit { display: block; color: var(--muted); font-size: .76rem; line-height: 1.2; text-align: center; }
 .facts { display: grid; grid-template-columns: repeat(4, auto); gap: .1rem .8rem; justify-content: space-between; margin: 0 0 .8rem; }
@@ -210,6 +210,7 @@ td, .number { font-variant-numeric: tabular-nums; text-align: right; }
 .scores { border-top: 1px solid var(--line); margin-top: .2rem; }
 .scores th, .scores td { padding: .28rem .3rem; border-bottom: 1px solid var(--line); }
 .scores tr:last-child > * { border-bottom: 0; }
+.scores th { white-space: nowrap; }
 .scores thead th { color: var(--muted); font-size: .8rem; vertical-align: bottom; }
 .scores tbody th::before {
   content: ""; display: inline-block; width: .65em; height: .65em; margin-right: .45em; border-radius: 50%; background: var(--mark);
@@ -251,8 +252,8 @@ const degrees = (radians) => (radians * 180) / Math.PI;
 function endReason({ fell, left, terminated, step }) {
   if (!terminated) return `Truncated: the time limit of ${MAX_STEPS} steps is reached, the pole still up`;
   const causes = [];
-  if (fell) causes.push("the pole fell (|θ|\u00a0>\u00a012°)"); // spaces that do not break
-  if (left) causes.push("the cart left the track (|x|\u00a0>\u00a02.4\u00a0m)");
+  if (fell) causes.push("the pole fell (|\u2060θ|\u00a0>\u00a012°)"); // where no line may break
+  if (left) causes.push("the cart left the track (|\u2060x|\u00a0>\u00a02.4\u00a0m)");
   return `Terminated: ${causes.join(" and ")}`;
 }
 
@@ -437,7 +438,7 @@ function render({ model, el }) {
       value);
     return { row, value, fill };
   });
-  const facts = Object.fromEntries(["action", "reward", "step", "return"].map((name) => [name, h("dd", { "data-fact": name })]));
+  const facts = Object.fromEntries(["last action", "reward", "step", "return"].map((name) => [name, h("dd", { "data-fact": name })]));
   const policyLabel = h("p", { class: "label" });
   const policyRows = ["← left", "right →"].map((label) => {
     const fill = h("span");
@@ -597,7 +598,7 @@ function render({ model, el }) {
 
   function guidance() {
     if (phase === "ended") return `${endReason(episode)}. Return\u00a0${episode.return}.`;
-    if (phase === "running" || episode.step > 0) return String(episode.return);
+    if (phase === "running" || episode.step > 0) return `return ${episode.return}`;
     if (driver !== "you") return "Press Play.";
     if (phase === "waiting") return "Push to begin: ← or → on the keyboard, or touch a side of the track.";
     return chosen === null ? "Choose a push first: ← or →" : "Press Step or Play.";
@@ -635,7 +636,7 @@ function render({ model, el }) {
       fill.style.transform = `scaleX(${Math.max(-1, Math.min(1, state[i] / span))})`;
       row.classList.toggle("crossed", (i === 0 && episode.left) || (i === 2 && episode.fell));
     });
-    text(facts.action, action === null ? "–" : action === 1 ? "1 (right)" : "0 (left)");
+    text(facts["last action"], action === null ? "–" : action === 1 ? "1 (right)" : "0 (left)");
     text(facts.reward, episode.reward === null ? "–" : signed(episode.reward, 0));
     text(facts.step, String(episode.step));
     text(facts.return, String(episode.return));

@@ -30,7 +30,7 @@ def export_mlp(sequential) -> Layers:
     if not isinstance(sequential, torch.nn.Sequential):
         raise ValueError(f"Only a torch.nn.Sequential can be exported, but got {type(sequential).__name__}.")
     layers: Layers = []
-    for module in sequential:
+    for number, module in enumerate(sequential, start=1):
         activation = {torch.nn.Tanh: "tanh", torch.nn.ReLU: "relu"}.get(type(module))
         if isinstance(module, torch.nn.Linear):
             bias = module.weight.new_zeros(module.out_features) if module.bias is None else module.bias
@@ -41,7 +41,7 @@ def export_mlp(sequential) -> Layers:
             layers[-1]["activation"] = activation
         else:
             raise ValueError(
-                f"Cannot export {type(module).__name__} in {sequential}; "
+                f"Cannot export {type(module).__name__}, module {number} of the network: "
                 "allowed are Linear layers, each followed by at most one Tanh or ReLU."
             )
     return layers
