@@ -10,6 +10,7 @@ import numbers
 import os
 import pickle
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,7 +245,9 @@ def load_file(path: str | os.PathLike, kind: str) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of odd pickles before refusing them
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,
         zipfile.BadZipFile,
@@ -262,7 +265,7 @@ def load_file(path: str | os.PathLike, kind: str) -> dict:
             f"this policyopt reads version {FORMAT_VERSION}"
         )
     if content.get("kind") != kind:
-        raise ValueError(f"{path} holds a {content.get('kind')}; what is needed is a file with a {kind}")
+        raise ValueError(f"{path} is of kind {content.get('kind')!r}; needed is one of kind {kind!r}")
     return content
 
 

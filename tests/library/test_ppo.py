@@ -148,7 +148,7 @@ def test_one_whole_update_equals_stable_baselines3(env_id, monkeypatch):
     )
     rollout = Collector(envs, seed=0).collect(agent, horizon)
     envs.close()
-    # An inserted reset has no counterpart in their buffer; declared a step here, both sides see the same rows.
+    # An inserted reset has no counterpart in their buffer; declared a step here, both see the same rows.
     rollout = dataclasses.replace(rollout, valid=torch.ones_like(rollout.valid))
 
     theirs = PPO(

@@ -123,7 +123,7 @@ def test_shapes_and_dtypes_are_checked():
 
 
 def test_gae_equals_stable_baselines3():
-    """Their buffer knows only dones; at a truncation their rollout adds γ V(s_{t+1}) to the reward beforehand."""
+    """Their buffer knows only dones; at a truncation their rollout first adds γ V(s_{t+1}) to the reward."""
     import numpy as np
     from gymnasium.spaces import Box, Discrete
     from stable_baselines3.common.buffers import RolloutBuffer
@@ -144,8 +144,8 @@ def test_gae_equals_stable_baselines3():
     for t in range(steps):
         their_rewards = rewards[t] + gamma * final_values[t] * truncated[t]
         buffer.add(
-            np.zeros((envs, 1)),
-            np.zeros((envs, 1)),
+            blank,
+            blank,
             their_rewards.numpy(),
             starts,
             values[t],

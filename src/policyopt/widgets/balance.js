@@ -101,6 +101,16 @@ const DRIVERS = {
   random: { name: "Random", kind: " policy", subject: "The random policy" },
   ppo: { name: "PPO", kind: " network", subject: "The PPO network" },
 };
+const NOTES = {
+  you:
+    "CartPole has no “do nothing”: your last push is repeated until you push the other way. You begin in slow " +
+    "motion: at real time a wrong push fells the pole in a fifth of a second. Space plays the same start again, " +
+    "N a new one.",
+  random: "Each step, left or right by the toss of a coin, whatever the state.",
+  ppo:
+    "Each step, the network turns the four numbers of the state into two probabilities, and the likelier push " +
+    "is taken. Its weights are in this page; nothing is asked of a server.",
+};
 const SPEEDS = [
   { factor: 0.25, label: "¼×", name: "quarter speed" },
   { factor: 0.5, label: "½×", name: "half speed" },
@@ -169,7 +179,7 @@ button:focus-visible, .stage:focus-visible { outline: 3px solid var(--ppo); outl
   user-select: none; -webkit-user-select: none; touch-action: pan-y pinch-zoom;
 }
 .figure[data-driver="you"] .stage { cursor: pointer; }
-canvas { display: block; width: 100%; }
+canvas { display: block; width: 100%; color: var(--text); transition: color 1ms; }
 .message {
   position: absolute; inset: .55rem .6rem auto; margin: 0; text-align: center; pointer-events: none;
   font-size: .92rem; line-height: 1.35; min-height: 2.7em; display: flex; align-items: center; justify-content: center;
@@ -184,7 +194,9 @@ canvas { display: block; width: 100%; }
 }
 .figure[data-phase="running"][data-driver="you"] .pushes button { touch-action: none; }
 .pushes button.on { box-shadow: inset 0 0 0 3px var(--driver); color: var(--text); }
-.note { margin: .1rem 0 .7rem; color: var(--muted); font-size: .84rem; min-height: 2.9em; }
+.notes { display: grid; margin: .1rem 0 .7rem; color: var(--muted); font-size: .84rem; }
+.notes p { grid-area: 1 / 1; margin: 0; visibility: hidden; } /* one place for all: nothing moves at a change */
+.notes p.shown { visibility: visible; }
 .panels { display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: .9rem 1.6rem; margin: .9rem 0; }
 .label { margin: 0 0 .3rem; font-size: .84rem; font-weight: 650; }
 table { width: 100%; border-collapse: collapse; font-size: .86rem; }
@@ -257,15 +269,14 @@ function endReason({ fell, left, terminated, step }) {
   return `Terminated: ${causes.join(" and ")}`;
 }
 
-/** Marks the host light or dark as the page is (Sphinx themes, JupyterLab, else the system); tells of a change. */
-function followTheme(host, changed) {
+/** Marks the host light or dark as the page is: Sphinx themes, JupyterLab, else the system. */
+function followTheme(host) {
   const system = matchMedia("(prefers-color-scheme: dark)");
   const apply = () => {
     const sphinx = document.documentElement.dataset.theme;
     const lab = document.body.dataset.jpThemeLight;
     const dark = sphinx ? sphinx === "dark" : lab ? lab === "false" : system.matches;
     host.dataset.theme = dark ? "dark" : "light";
-    changed();
   };
   const observer = new MutationObserver(apply);
   const attributeFilter = ["data-theme", "data-jp-theme-light"];
@@ -389,7 +400,7 @@ function render({ model, el }) {
 
   let driver = "you";
   let phase = "waiting"; // waiting | running | paused | ended
-  let factor = 1;
+  const factors = { you: 0.25, random: 1, ppo: 1 }; // each driver's own speed: a reader needs time to react
   let startIndex = 0;
   let chosen = null; // the reader's last push
   let episode = startEpisode(model.get("starts")[0].state);
@@ -423,7 +434,7 @@ function render({ model, el }) {
     element.addEventListener("contextmenu", (event) => event.preventDefault()); // a long press is a long push
     return element;
   });
-  const note = h("p", { class: "note" });
+  const notes = Object.entries(NOTES).map(([key, words]) => h("p", { "data-note": key }, words));
   const playButton = button("Play", togglePlay, { class: "play" });
   const stepButton = button("Step", () => stepOnce(), { title: "one step of 0.02 s" });
   const sameButton = button("Same start", () => restart(), { title: "the same start state again" });
@@ -461,7 +472,7 @@ function render({ model, el }) {
       h("div", { class: "group drivers", role: "group", "aria-label": "Who drives" }, ...driverButtons)),
     stage,
     h("div", { class: "pushes", role: "group", "aria-label": "Push the cart" }, ...pushButtons),
-    note,
+    h("div", { class: "notes" }, ...notes),
     h("div", { class: "bar controls" },
       h("div", { class: "clock" }, playButton, stepButton,
         h("div", { class: "group", role: "group", "aria-label": "Speed" }, ...speedButtons)),
@@ -534,7 +545,7 @@ function render({ model, el }) {
   }
 
   function setSpeed(value) {
-    factor = value;
+    factors[driver] = value;
     show();
   }
 
@@ -576,7 +587,7 @@ function render({ model, el }) {
     frame = null;
     if (phase !== "running") return;
     if (clock === null) owed = TAU;
-    else owed += Math.min((now - clock) / 1000, 0.1) * factor; // after a stall go on, do not catch up
+    else owed += Math.min((now - clock) / 1000, 0.1) * factors[driver]; // after a stall go on, do not catch up
     clock = now;
     while (owed >= TAU && phase === "running") {
       owed -= TAU;
@@ -604,19 +615,12 @@ function render({ model, el }) {
     return chosen === null ? "Choose a push first: ← or →" : "Press Step or Play.";
   }
 
-  const NOTES = {
-    you: "CartPole has no “do nothing”: your last push is repeated until you push the other way. " +
-      "After an end, Space or S plays the same start again, N a new one.",
-    random: "Each step, left or right by the toss of a coin, whatever the state.",
-    ppo: "Each step, the network turns the four numbers of the state into two probabilities; the likelier push is taken.",
-  };
-
   function show() {
     const { state, action } = episode;
     figure.dataset.driver = driver;
     figure.dataset.phase = phase;
     for (const element of driverButtons) element.setAttribute("aria-pressed", element.dataset.driver === driver);
-    for (const element of speedButtons) element.setAttribute("aria-pressed", Number(element.dataset.speed) === factor);
+    for (const element of speedButtons) element.setAttribute("aria-pressed", Number(element.dataset.speed) === factors[driver]);
     const current = driver === "you" ? chosen : action;
     pushButtons.forEach((element, i) => {
       element.classList.toggle("on", current === i && phase !== "ended");
@@ -628,7 +632,7 @@ function render({ model, el }) {
     text(messageText, guidance());
     message.dataset.kind =
       phase === "ended" ? (episode.terminated ? "end" : "success") : episode.step > 0 ? "count" : "hint";
-    text(note, NOTES[driver]);
+    for (const note of notes) note.classList.toggle("shown", note.dataset.note === driver);
 
     stateRows.forEach(({ row, value, fill }, i) => {
       const { unit, span } = STATE_ROWS[i];
@@ -642,7 +646,7 @@ function render({ model, el }) {
     text(facts.return, String(episode.return));
 
     text(policyLabel, {
-      you: "What the PPO network would do here: π(a | s)",
+      you: "What PPO would do: π(a | s)",
       random: "The random policy: π(a | s)",
       ppo: "The PPO network: π(a | s)",
     }[driver]);
@@ -710,7 +714,8 @@ function render({ model, el }) {
   };
   model.on("change:starts", newModel);
   model.on("change:policy", newModel);
-  const unfollow = followTheme(host, paint);
+  const unfollow = followTheme(host);
+  canvas.addEventListener("transitionend", paint); // its text colour has changed: a theme is in place, CSS and all
   const resized = new ResizeObserver(paint);
   resized.observe(stage);
 

@@ -1,0 +1,72 @@
+import io
+
+import gymnasium as gym
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from policyopt.algorithms import ppo
+from policyopt.book import COLORS, animation, episode_frames, show_source, use_style
+from policyopt.envs import GridWorld
+from policyopt.evaluation import RandomAgent
+from policyopt.losses import clipped_surrogate
+
+
+def test_show_source_shows_the_installed_code():
+    import inspect
+
+    source = show_source(clipped_surrogate)
+    assert repr(source) == inspect.getsource(clipped_surrogate).rstrip()
+    method = repr(show_source(ppo.PPOConfig.__post_init__))
+    assert method.startswith("def __post_init__(self)")
+    assert "\n    inf = " in method
+    assert "class PPOConfig" in repr(show_source(ppo.PPOConfig))
+    assert repr(show_source(ppo)).startswith('"""Proximal policy optimisation')
+
+
+def test_show_source_html_is_coloured_and_labelled():
+    html = show_source(clipped_surrogate)._repr_html_()
+    assert '<span class="k">def</span>' in html
+    assert 'aria-label="Source of clipped_surrogate"' in html
+    assert html == show_source(clipped_surrogate)._repr_html_()
+
+
+def test_show_source_needs_python_source():
+    with pytest.raises(TypeError, match="has no Python source to show"):
+        show_source(len)
+
+
+def test_style_can_be_told_apart_and_restored():
+    with mpl.rc_context():
+        use_style()
+        assert mpl.rcParams["axes.grid"]
+    assert len(set(COLORS.values())) >= 7
+
+
+def test_episode_frames_and_animation(tmp_path):
+    env = gym.make("CartPole-v1")
+    frames, total = episode_frames(RandomAgent(env.action_space), "CartPole-v1", seed=0, every=1)
+    env.close()
+    assert len(frames) == total + 1
+    assert frames[0].shape == (400, 600, 3)
+    picture = animation(frames, "A pole falls.", width=150)
+    image = Image.open(io.BytesIO(picture.data))
+    assert image.size == (150, 100)
+    assert image.n_frames > 5
+    assert 'alt="A pole falls."' in picture._repr_html_()
+    file = picture.save(tmp_path / "pole.gif")
+    assert file.read_bytes() == picture.data
+    assert len(picture.data) < 100_000
+
+
+def test_episode_frames_of_a_callable():
+    frames, _ = episode_frames(RandomAgent(gym.spaces.Discrete(4)), GridWorld, max_steps=4)
+    assert frames[0].shape == (96, 128, 3)
+
+
+def test_animation_refuses():
+    with pytest.raises(ValueError, match="frames is empty"):
+        animation([], "x")
+    with pytest.raises(ValueError, match="alt is empty"):
+        animation([np.zeros((4, 4, 3), np.uint8)], " ")
