@@ -95,7 +95,7 @@ def show_source(item: Any) -> Source:
 
 
 def episode_frames(
-    agent, env_id, seed: int = 0, max_steps: int = 500, every: int = 2
+    agent, env_id, seed: int = 0, max_steps: int = 500, every: int = 2, options: dict | None = None
 ) -> tuple[list[np.ndarray], float]:
     """Play one episode and draw it.
 
@@ -105,6 +105,7 @@ def episode_frames(
         seed: of the environment.
         max_steps: stop after so many steps.
         every: keep every n-th frame.
+        options: for the environment's ``reset``, e.g. ``{"low": -0.1, "high": 0.1}`` for CartPole's start.
 
     Returns:
         The frames, each ``[H, W, 3]`` uint8, and the undiscounted return.
@@ -117,7 +118,7 @@ def episode_frames(
         )  # or SDL complains on stderr of the screen it cannot find
     env = make_env(env_id, render_mode="rgb_array")
     try:
-        obs, _ = env.reset(seed=seed)
+        obs, _ = env.reset(seed=seed, options=options)
         frames, total = [env.render()], 0.0
         for step in range(1, max_steps + 1):
             action, _ = agent.predict(np.asarray(obs)[None])
@@ -133,10 +134,16 @@ def episode_frames(
 
 
 class Animation:
-    """A looping animated image: shown in a notebook, or written with ``save``."""
+    """A looping animated image with a still one beside it: shown in a notebook, or written with ``save``.
 
-    def __init__(self, data: bytes, alt: str):
-        self.data, self.alt = data, alt
+    Attributes:
+        data: the GIF.
+        still: its first frame, a PNG.
+        alt: what it shows, in words.
+    """
+
+    def __init__(self, data: bytes, still: bytes, alt: str):
+        self.data, self.still, self.alt = data, still, alt
 
     def save(self, path: str | Path) -> Path:
         """Write the GIF; the file is complete afterwards or as it was before."""
@@ -148,8 +155,13 @@ class Animation:
         return f"Animation: {self.alt}"
 
     def _repr_html_(self) -> str:
-        data = base64.b64encode(self.data).decode()
-        return f'<img class="animation" alt="{html.escape(self.alt)}" src="data:image/gif;base64,{data}">'
+        # Readers who asked their system for less motion get the still picture.
+        moving, still = (base64.b64encode(data).decode() for data in (self.data, self.still))
+        return (
+            '<picture><source media="(prefers-reduced-motion: reduce)" '
+            f'srcset="data:image/png;base64,{still}">'
+            f'<img alt="{html.escape(self.alt)}" src="data:image/gif;base64,{moving}"></picture>'
+        )
 
 
 def animation(
@@ -187,4 +199,6 @@ def animation(
         loop=0,
         optimize=True,
     )
-    return Animation(buffer.getvalue(), alt)
+    still = io.BytesIO()
+    images[0].save(still, "PNG", optimize=True)
+    return Animation(buffer.getvalue(), still.getvalue(), alt)

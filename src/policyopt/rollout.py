@@ -217,8 +217,11 @@ class Collector:
             valid=torch.from_numpy(valid),
         )
 
-    def recent_return(self, episodes: int = 100) -> float:
-        """Mean undiscounted return of the last finished episodes; NaN before the first has finished."""
+    def recent_return(self, episodes: int = 20) -> float:
+        """Mean undiscounted return of the last finished episodes; NaN before the first has finished.
+
+        Few episodes make a noisy curve, many a late one: a hundred of CartPole's longest are 50,000 steps.
+        """
         recent = self.finished_returns[-episodes:]
         return float(np.mean(recent)) if recent else float("nan")
 

@@ -13,14 +13,15 @@ TUNED: dict[str, dict[str, Any]] = {
     "ppo": {
         "CartPole-v1": PPOConfig(
             total_steps=50_000,
-            num_envs=32,
-            horizon=32,
-            epochs=10,
+            num_envs=16,
+            horizon=64,
+            epochs=4,
             minibatch_size=256,
-            learning_rate=2.5e-3,
+            learning_rate=4e-3,
             learning_rate_end=0.0,
             gamma=0.98,
-            gae_lambda=0.8,
+            gae_lambda=0.9,
+            entropy_coef=0.01,
         ),
     },
 }

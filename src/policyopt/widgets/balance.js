@@ -1,7 +1,7 @@
-// Balance it yourself: CartPole in the page. Runs as an anywidget, and inline on a published page with no kernel
-// (policyopt.widgets.sphinx). Everything above "The figure" touches no page: the tests run it in Node.
+// Balance it yourself: CartPole in the page. Runs as an anywidget, and inline on a published page with no
+// kernel (policyopt.widgets.sphinx). Everything above "The figure" touches no page: the tests run it in Node.
 
-// --- CartPole-v1, as gymnasium.envs.classic_control.CartPoleEnv computes it ----------------------------------------
+// --- CartPole-v1, as gymnasium.envs.classic_control.CartPoleEnv computes it -----------------------------------
 
 const GRAVITY = 9.8; // m/s²
 const POLE_MASS = 0.1; // kg
@@ -13,7 +13,7 @@ const X_LIMIT = 2.4; // m
 const THETA_LIMIT = (12 * 2 * Math.PI) / 360; // rad
 const MAX_STEPS = 500;
 
-/** One Euler step: state [x, ẋ, θ, θ̇] and action (0 left, 1 right) to the next state, in float64. */
+/** One Euler step from state [x, ẋ, θ, θ̇] by an action (0 left, 1 right), in float64. */
 function stepPhysics([x, xDot, theta, thetaDot], action) {
   const force = action === 1 ? FORCE : -FORCE;
   const cos = Math.cos(theta);
@@ -40,7 +40,7 @@ const startEpisode = (state) => ({
   truncated: false,
 });
 
-/** The episode after one more action; the limits are the environment's, the 500 steps those of its TimeLimit. */
+/** The episode after one more action: the environment's limits, and the 500 steps of its TimeLimit. */
 function advance(episode, action) {
   if (action !== 0 && action !== 1) throw new RangeError(`The action must be 0 or 1, but got ${action}.`);
   if (episode.terminated || episode.truncated) throw new Error("The episode has ended: start another.");
@@ -61,7 +61,7 @@ function advance(episode, action) {
   };
 }
 
-// --- The drivers ---------------------------------------------------------------------------------------------------
+// --- The drivers ----------------------------------------------------------------------------------------------
 
 const ACTIVATIONS = { tanh: Math.tanh, relu: (z) => Math.max(z, 0), identity: (z) => z };
 
@@ -94,7 +94,7 @@ function randomStream(seed) {
   };
 }
 
-// --- The figure ----------------------------------------------------------------------------------------------------
+// --- The figure -----------------------------------------------------------------------------------------------
 
 const DRIVERS = {
   you: { name: "You", kind: "", subject: "You" },
@@ -103,9 +103,9 @@ const DRIVERS = {
 };
 const NOTES = {
   you:
-    "CartPole has no “do nothing”: your last push is repeated until you push the other way. You begin in slow " +
-    "motion: at real time a wrong push fells the pole in a fifth of a second. Space plays the same start again, " +
-    "N a new one.",
+    "CartPole has no “do nothing”: your last push is repeated until you push the other way. You begin in " +
+    "slow motion: at real time a wrong push fells the pole in a fifth of a second. On a keyboard, " +
+    "Space plays the same start again and N a new one.",
   random: "Each step, left or right by the toss of a coin, whatever the state.",
   ppo:
     "Each step, the network turns the four numbers of the state into two probabilities, and the likelier push " +
@@ -160,19 +160,22 @@ const CSS = `
 .group button:first-child { border-radius: 8px 0 0 8px; margin-left: 0; }
 .group button:last-child { border-radius: 0 8px 8px 0; }
 button {
-  font: inherit; font-size: .9rem; color: var(--text); background: var(--paper); border: 1px solid var(--control);
-  border-radius: 8px; padding: .35rem .7rem; min-height: 38px; cursor: pointer; white-space: nowrap;
-  touch-action: manipulation;
+  font: inherit; font-size: .9rem; color: var(--text); background: var(--paper);
+  border: 1px solid var(--control); border-radius: 8px; padding: .35rem .7rem; min-height: 38px;
+  cursor: pointer; white-space: nowrap; touch-action: manipulation;
 }
 button:hover:not([aria-disabled="true"]) { background: var(--sheet); }
 button[aria-disabled="true"] { color: var(--muted); border-color: var(--line); cursor: default; }
-button[aria-pressed="true"] { box-shadow: inset 0 -4px 0 var(--mark, var(--text)); background: var(--sheet); font-weight: 650; }
-button[data-driver]::before {
+button[aria-pressed="true"] {
+  box-shadow: inset 0 -4px 0 var(--mark, var(--driver)); background: var(--sheet); font-weight: 650;
+}
+button[data-driver]::before, .scores tbody th::before {
   content: ""; display: inline-block; width: .65em; height: .65em; margin-right: .45em; border-radius: 50%;
   background: var(--mark);
 }
-[data-driver="you"] { --mark: var(--you); } [data-driver="random"] { --mark: var(--random); }
-[data-driver="ppo"] { --mark: var(--ppo); }
+:is(button, tr)[data-driver="you"] { --mark: var(--you); }
+:is(button, tr)[data-driver="random"] { --mark: var(--random); }
+:is(button, tr)[data-driver="ppo"] { --mark: var(--ppo); }
 button:focus-visible, .stage:focus-visible { outline: 3px solid var(--ppo); outline-offset: 2px; z-index: 1; }
 .stage {
   position: relative; margin: .8rem 0 .5rem; border-radius: 10px; background: var(--sheet); overflow: hidden;
@@ -182,53 +185,63 @@ button:focus-visible, .stage:focus-visible { outline: 3px solid var(--ppo); outl
 canvas { display: block; width: 100%; color: var(--text); transition: color 1ms; }
 .message {
   position: absolute; inset: .55rem .6rem auto; margin: 0; text-align: center; pointer-events: none;
-  font-size: .92rem; line-height: 1.35; min-height: 2.7em; display: flex; align-items: center; justify-content: center;
+  font-size: .92rem; line-height: 1.35; min-height: 2.7em;
+  display: flex; align-items: center; justify-content: center;
 }
 .message span { padding: .25rem .8rem; border-radius: 8px; text-wrap: balance; }
 .message[data-kind="count"] { font-size: 1.2rem; font-variant-numeric: tabular-nums; min-height: 1.8em; }
-.message[data-kind="end"] span { background: var(--paper); border: 1px solid var(--line); border-left: 5px solid var(--alarm); }
-.message[data-kind="success"] span { background: var(--paper); border: 1px solid var(--line); border-left: 5px solid var(--wedge-line); }
+.message:is([data-kind="end"], [data-kind="success"]) span {
+  background: var(--paper); border: 1px solid var(--line); border-left: 5px solid var(--alarm);
+}
+.message[data-kind="success"] span { border-left-color: var(--wedge-line); }
 .pushes { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; margin-bottom: .6rem; }
 .pushes button {
   min-height: 56px; font-size: 1rem; user-select: none; -webkit-user-select: none; -webkit-touch-callout: none;
 }
-.figure[data-phase="running"][data-driver="you"] .pushes button { touch-action: none; }
+.figure[data-phase="running"][data-driver="you"] :is(.stage, .pushes button) { touch-action: none; }
 .pushes button.on { box-shadow: inset 0 0 0 3px var(--driver); color: var(--text); }
 .notes { display: grid; margin: .1rem 0 .7rem; color: var(--muted); font-size: .84rem; }
 .notes p { grid-area: 1 / 1; margin: 0; visibility: hidden; } /* one place for all: nothing moves at a change */
 .notes p.shown { visibility: visible; }
-.panels { display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: .9rem 1.6rem; margin: .9rem 0; }
+.panels {
+  display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: .9rem 1.6rem; margin: .9rem 0;
+}
 .label { margin: 0 0 .3rem; font-size: .84rem; font-weight: 650; }
 table { width: 100%; border-collapse: collapse; font-size: .86rem; }
 th { font-weight: 400; text-align: left; }
 td, .number { font-variant-numeric: tabular-nums; text-align: right; }
 .state th { white-space: nowrap; padding: .18rem 0; }
 .state b { display: inline-block; width: 1.2em; font-weight: 400; font-style: italic; }
-.state td { width: 7.4em; white-space: nowrap; }
+.state td { width: 7.6em; white-space: nowrap; }
 .state td.scale { width: auto; padding: .25rem 0 0 .8rem; }
-.meter { position: relative; height: 10px; border-radius: 3px; background: var(--sheet); box-shadow: inset 0 0 0 1px var(--line); overflow: hidden; }
-.meter > span { position: absolute; top: 0; bottom: 0; left: 0; width: 100%; transform-origin: left; background: var(--driver); }
+.meter {
+  position: relative; height: 10px; overflow: hidden; border-radius: 3px; background: var(--sheet);
+  box-shadow: inset 0 0 0 1px var(--line);
+}
+.meter > span {
+  position: absolute; inset: 0 auto 0 0; width: 100%; transform-origin: left; background: var(--driver);
+}
 .state .meter > span { left: 50%; width: 50%; }
-.state .meter::after { content: ""; position: absolute; left: calc(50% - .5px); top: 0; bottom: 0; width: 1px; background: var(--muted); }
+.state .meter::after {
+  content: ""; position: absolute; inset: 0 auto 0 calc(50% - .5px); width: 1px; background: var(--muted);
+}
 .state .crossed .meter > span { background: var(--alarm); }
 .state .crossed td:last-child { font-weight: 650; }
 .state .crossed .limit { color: var(--text); }
 .limit { display: block; color: var(--muted); font-size: .76rem; line-height: 1.2; text-align: center; }
-.facts { display: grid; grid-template-columns: repeat(4, auto); gap: .1rem .8rem; justify-content: space-between; margin: 0 0 .8rem; }
-.facts div { min-width: 0; }
+.facts { display: flex; justify-content: space-between; gap: .8rem; margin: 0 0 .8rem; }
 .facts dt { color: var(--muted); font-size: .78rem; }
 .facts dd { margin: 0; font-size: 1.02rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.policy { display: grid; grid-template-columns: auto 1fr 3.2em; gap: .3rem .6rem; align-items: center; font-size: .86rem; }
+.policy {
+  display: grid; grid-template-columns: auto 1fr 3.2em; gap: .3rem .6rem; align-items: center; font-size: .86rem;
+}
 .scores { border-top: 1px solid var(--line); margin-top: .2rem; }
 .scores th, .scores td { padding: .28rem .3rem; border-bottom: 1px solid var(--line); }
 .scores tr:last-child > * { border-bottom: 0; }
 .scores th { white-space: nowrap; }
 .scores thead th { color: var(--muted); font-size: .8rem; vertical-align: bottom; }
-.scores tbody th::before {
-  content: ""; display: inline-block; width: .65em; height: .65em; margin-right: .45em; border-radius: 50%; background: var(--mark);
-}
 .scores tr.current th { font-weight: 650; }
-.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 @container (max-width: 560px) {
   .figure { padding: .7rem; border-radius: 10px; }
   .panels { grid-template-columns: minmax(0, 1fr); }
@@ -405,14 +418,15 @@ function render({ model, el }) {
   let chosen = null; // the reader's last push
   let episode = startEpisode(model.get("starts")[0].state);
   let before = episode; // one step back, to draw between steps
-  let scores = {};
+  const scores = {};
   const clearScores = () => {
     for (const key of Object.keys(DRIVERS)) scores[key] = { here: null, best: null, last: null, episodes: 0 };
   };
   clearScores();
 
   // --- elements
-  const button = (label, onclick, properties = {}) => h("button", { type: "button", onclick, ...properties }, label);
+  const button = (label, onclick, properties = {}) =>
+    h("button", { type: "button", onclick, ...properties }, label);
   const nameOf = ({ name, kind }) => h("span", {}, name, h("span", { class: "kind" }, kind));
   const driverButtons = Object.entries(DRIVERS).map(([key, names]) =>
     button(nameOf(names), () => choose(key), { "data-driver": key }),
@@ -429,8 +443,8 @@ function render({ model, el }) {
       "Space plays and pauses, S repeats the same start, N takes a new start.",
   }, canvas, message);
   const pushButtons = ["← push left", "push right →"].map((label, action) => {
-    const element = button(label, (event) => event.detail === 0 && push(action), { "data-action": action });
-    element.addEventListener("pointerdown", () => push(action)); // at once: a click would wait for the release
+    const element = h("button", { type: "button", "data-action": action }, label);
+    steer(element, () => action);
     element.addEventListener("contextmenu", (event) => event.preventDefault()); // a long press is a long push
     return element;
   });
@@ -445,20 +459,28 @@ function render({ model, el }) {
     const value = h("td");
     const row = h("tr", {},
       h("th", { scope: "row" }, h("b", {}, symbol), name),
-      h("td", { class: "scale" }, h("div", { class: "meter", "aria-hidden": "true" }, fill), h("span", { class: "limit" }, limit)),
+      h("td", { class: "scale" },
+        h("div", { class: "meter", "aria-hidden": "true" }, fill),
+        h("span", { class: "limit" }, limit)),
       value);
     return { row, value, fill };
   });
-  const facts = Object.fromEntries(["last action", "reward", "step", "return"].map((name) => [name, h("dd", { "data-fact": name })]));
+  const facts = Object.fromEntries(
+    ["last action", "reward", "step", "return"].map((name) => [name, h("dd", { "data-fact": name })]),
+  );
   const policyLabel = h("p", { class: "label" });
   const policyRows = ["← left", "right →"].map((label) => {
     const fill = h("span");
     const value = h("span", { class: "number" });
-    return { fill, value, cells: [h("span", {}, label), h("div", { class: "meter", "aria-hidden": "true" }, fill), value] };
+    const meter = h("div", { class: "meter", "aria-hidden": "true" }, fill);
+    return { fill, value, cells: [h("span", {}, label), meter, value] };
   });
   const scoreRows = Object.entries(DRIVERS).map(([key, names]) => {
-    const cells = Object.fromEntries(["here", "last", "best", "episodes"].map((column) => [column, h("td", { "data-score": column })]));
-    return { key, cells, row: h("tr", { "data-driver": key }, h("th", { scope: "row" }, nameOf(names)), ...Object.values(cells)) };
+    const cells = Object.fromEntries(
+      ["here", "last", "best", "episodes"].map((column) => [column, h("td", { "data-score": column })]),
+    );
+    const title = h("th", { scope: "row" }, nameOf(names));
+    return { key, cells, row: h("tr", { "data-driver": key }, title, ...Object.values(cells)) };
   });
   const announcer = h("div", { class: "hidden", role: "status", "aria-live": "polite" });
   const hereHead = h("th", { scope: "col", class: "number" });
@@ -482,12 +504,14 @@ function render({ model, el }) {
         h("p", { class: "label" }, "State s: what the driver observes"),
         h("table", { class: "state" }, ...stateRows.map(({ row }) => row))),
       h("div", {},
-        h("dl", { class: "facts" }, ...Object.entries(facts).map(([name, dd]) => h("div", {}, h("dt", {}, name), dd))),
+        h("dl", { class: "facts" },
+          ...Object.entries(facts).map(([name, value]) => h("div", {}, h("dt", {}, name), value))),
         policyLabel,
         h("div", { class: "policy" }, ...policyRows.flatMap(({ cells }) => cells)))),
     h("p", { class: "label" }, "Returns so far"),
     h("table", { class: "scores" },
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "driver"), hereHead, head("last"), head("best"), head("episodes"))),
+      h("thead", {},
+        h("tr", {}, h("th", { scope: "col" }, "driver"), hereHead, head("last"), head("best"), head("episodes"))),
       h("tbody", {}, ...scoreRows.map(({ row }) => row))),
     announcer,
   );
@@ -555,6 +579,17 @@ function render({ model, el }) {
     setPhase(phase === "waiting" ? "running" : phase); // while paused a push is only chosen, for "Step"
   }
 
+  /** Lets pointers push: at once in play, where a click would wait for the release. */
+  function steer(element, actionOf) {
+    element.addEventListener("pointerdown", (event) => {
+      // a finger may be about to scroll the page, so a whole tap is asked of it to start a game
+      if (event.button === 0 && (phase === "running" || event.pointerType !== "touch")) push(actionOf(event));
+    });
+    element.addEventListener("click", (event) => {
+      if (phase !== "running" || event.detail === 0) push(actionOf(event)); // 0: pressed by keyboard
+    });
+  }
+
   function togglePlay() {
     if (phase === "ended") restart();
     else if (phase === "running") setPhase("paused");
@@ -619,8 +654,9 @@ function render({ model, el }) {
     const { state, action } = episode;
     figure.dataset.driver = driver;
     figure.dataset.phase = phase;
-    for (const element of driverButtons) element.setAttribute("aria-pressed", element.dataset.driver === driver);
-    for (const element of speedButtons) element.setAttribute("aria-pressed", Number(element.dataset.speed) === factors[driver]);
+    const press = (element, on) => element.setAttribute("aria-pressed", on);
+    for (const element of driverButtons) press(element, element.dataset.driver === driver);
+    for (const element of speedButtons) press(element, Number(element.dataset.speed) === factors[driver]);
     const current = driver === "you" ? chosen : action;
     pushButtons.forEach((element, i) => {
       element.classList.toggle("on", current === i && phase !== "ended");
@@ -701,9 +737,9 @@ function render({ model, el }) {
       if (!event.repeat) command();
     }
   });
-  stage.addEventListener("pointerdown", (event) => {
+  steer(stage, (event) => {
     const box = stage.getBoundingClientRect();
-    if (event.button === 0) push(event.clientX < box.left + box.width / 2 ? 0 : 1);
+    return event.clientX < box.left + box.width / 2 ? 0 : 1;
   });
 
   // --- the page around it
@@ -720,7 +756,7 @@ function render({ model, el }) {
   resized.observe(stage);
 
   el.policyopt = {
-    state: () => ({ ...structuredClone(episode), driver, phase, seed: start().seed, scores: structuredClone(scores) }),
+    state: () => structuredClone({ ...episode, driver, phase, seed: start().seed, scores }),
     choose,
     push,
     step(count = 1) {

@@ -20,10 +20,16 @@ Layers = list[dict[str, Any]]
 
 
 def export_mlp(sequential) -> Layers:
-    """The layers of a `torch.nn.Sequential` of Linear, Tanh and ReLU, as plain lists for the page.
+    """The layers of a network, as plain lists for the page.
 
-    Each layer is `{"weights": [out, in], "bias": [out], "activation": "tanh" | "relu" | "identity"}`, with
-    numbers rounded to 5 decimals. Raises ValueError for any other module.
+    Each layer is ``{"weights": [out][in], "bias": [out], "activation": "tanh", "relu" or "identity"}``, with
+    numbers rounded to 5 decimals.
+
+    Args:
+        sequential: a ``torch.nn.Sequential`` of Linear layers, each followed by at most one Tanh or ReLU.
+
+    Raises:
+        ValueError: it is, or has in it, any other module.
     """
     import torch
 
@@ -59,10 +65,10 @@ def check_seed(seed: Any) -> int:
 
 
 def start_states(seed: int, count: int = START_STATES) -> list[dict[str, Any]]:
-    """The start states of CartPole-v1 for the seeds `seed`, …, `seed + count - 1`.
+    """The start states of CartPole-v1 for the seeds ``seed``, …, ``seed + count - 1``.
 
-    Each is `{"seed": int, "state": [x, ẋ, θ, θ̇]}`, made by the environment's own `reset(seed=...)` and kept
-    in float64, the precision the environment computes in: the page starts where Gymnasium starts, exactly.
+    Each is ``{"seed": int, "state": [x, ẋ, θ, θ̇]}``, made by the environment's own ``reset(seed=...)`` and
+    kept in float64, the precision the environment computes in: the page starts exactly where Gymnasium does.
     """
     env = gym.make("CartPole-v1").unwrapped
     states = []
@@ -79,7 +85,7 @@ def _packaged_policy() -> str:
 
 def _as_layers(policy) -> Layers:
     if policy is None:
-        return check_layers(json.loads(_packaged_policy())["layers"])
+        return check_layers(json.loads(_packaged_policy()))
     policy = getattr(policy, "policy_net", policy)
     torch = sys.modules.get("torch")  # a torch module cannot exist unless somebody has imported torch
     if torch is not None and isinstance(policy, torch.nn.Module):
@@ -91,7 +97,7 @@ def check_layers(layers: Any) -> Layers:
     """The layers as floats, if they make a network from CartPole's 4 observations to logits of 2 actions."""
     if not isinstance(layers, (list, tuple)) or not layers:
         raise ValueError(
-            "policy must be an agent with a `policy_net`, a torch.nn.Sequential or a list of layers, "
+            "policy must be an agent with a policy_net, a torch.nn.Sequential or a list of layers, "
             f"but got {type(layers).__name__} {_shortened(layers)}."
         )
     checked = []
@@ -137,14 +143,21 @@ def _shortened(value: Any, limit: int = 60) -> str:
 class BalanceYourself(Figure):
     """CartPole-v1 to play in the page, against a random policy and a trained network.
 
-    `policy` is an agent with a `policy_net`, a `torch.nn.Sequential` (4 inputs, logits of 2 actions, Tanh or
-    ReLU between), a list of layers as `export_mlp` makes them, or None for the packaged PPO network.
-    `seed` is the seed of the first start state: the page replays Gymnasium's `reset(seed=seed)`, and *new
-    start* moves on to the next seed. Both may be assigned later. Raises ValueError for any other policy or
-    seed.
+    The page computes CartPole's own equations. *New start* moves from ``seed`` to the next of 50 seeds, each
+    the start of Gymnasium's ``reset(seed=...)``, which comes with the figure. The random policy draws from a
+    small seeded generator of the page, not from NumPy's.
 
-    On the published page and in Jupyter alike the figure's element carries `policyopt`, a small object for
-    scripts and tests: `state()`, `choose(driver)`, `push(action)`, `step(count)`, `restart()`, `next()`.
+    The figure's element in the page carries ``policyopt``, an object for scripts and tests: ``state()``,
+    ``choose(driver)`` with "you", "random" or "ppo", ``push(action)``, ``step(count)``, ``restart()`` and
+    ``next()``.
+
+    Args:
+        policy: an agent with a ``policy_net``, a ``torch.nn.Sequential`` (4 inputs, logits of 2 actions, Tanh
+            or ReLU between), a list of layers as ``export_mlp`` makes them, or None for the packaged network.
+        seed: the seed of the first start state, an integer from 0. Both may also be assigned later.
+
+    Raises:
+        ValueError: another kind or shape of policy, or another seed.
     """
 
     kind = "balance"

@@ -1,8 +1,9 @@
 """What all interactive figures share: one model, shown live by anywidget or mounted by a published page.
 
-A figure is a subclass of `Figure` in `NAME.py` with its front end in `NAME.js` beside it. In Jupyter the
-widget view runs that file. A published page has no kernel: there the output's `text/html`, a placeholder
-with the model's data, is mounted by the extension `policyopt.widgets.sphinx`, which inlines the same file.
+A figure is a subclass of ``Figure`` in ``KIND.py`` with its front end in ``KIND.js`` beside it. In Jupyter
+the widget view runs that file. A published page has no kernel: there the output's ``text/html``, a
+placeholder with the model's data, is mounted by the extension ``policyopt.widgets.sphinx``, which inlines
+the same file.
 """
 
 import html
@@ -16,7 +17,7 @@ FOLDER = Path(__file__).parent
 
 
 def figure_source(kind: str) -> Path:
-    """The front end of a figure: the ES module `KIND.js` of this package."""
+    """The front end of a figure: the ES module ``KIND.js`` of this package."""
     path = FOLDER / f"{kind}.js"
     kinds = sorted(file.stem for file in FOLDER.glob("*.js") if file.stem != "host")
     if kind not in kinds:
@@ -27,9 +28,9 @@ def figure_source(kind: str) -> Path:
 class Figure(anywidget.AnyWidget):
     """An interactive figure.
 
-    A subclass sets `kind` (the name of its files), `title` and `summary` (what is read where no script
-    runs), and `_esm = figure_source(kind)`. The traits tagged `sync=True, page=True` are its data: both
-    front ends read them with `model.get(name)`, so they must be JSON.
+    A subclass sets ``kind`` (the name of its files), ``title`` and ``summary`` (what is read where no script
+    runs), and ``_esm = figure_source(kind)``. The traits tagged ``sync=True, page=True`` are its data: the
+    script reads them with ``model.get(name)``, in Jupyter and on the page, so they must be JSON.
     """
 
     kind: ClassVar[str]

@@ -1,9 +1,9 @@
 """Sphinx extension: makes the interactive figures of a page work with no kernel and no network.
 
-Add `policyopt.widgets.sphinx` to the extensions. To each page that shows a figure's placeholder (the
-`text/html` of its output) it appends one inline module a kind of figure: the figure's source and the host
+Add ``policyopt.widgets.sphinx`` to the extensions. To each page that shows a figure's placeholder (the
+``text/html`` of its output) it appends one inline module a kind of figure: the figure's source and the host
 that mounts it. With MyST-NB, let HTML builds prefer the placeholder to the widget view:
-`nb_mime_priority_overrides = [["html", "text/html", 0]]`.
+``nb_mime_priority_overrides = [["html", "text/html", 0]]``.
 """
 
 import hashlib

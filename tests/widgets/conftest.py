@@ -1,0 +1,105 @@
+"""A small Sphinx project with two figures on one page and none on another, and a browser to open it."""
+
+import os
+import shutil
+from textwrap import indent
+
+import pytest
+from playwright.sync_api import sync_playwright
+from sphinx.cmd.build import build_main
+
+from policyopt.widgets import BalanceYourself
+
+CONF = """
+project = "figures"
+extensions = ["policyopt.widgets.sphinx"]
+html_theme = "basic"
+html_theme_options = {"body_min_width": 0, "nosidebar": True}
+"""
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PLAIN = """
+Plain
+=====
+
+The text ``<div class="policyopt-widget" data-widget="balance">`` is no figure.
+"""
+
+
+def figure_page(*placeholders):
+    raw = [f".. raw:: html\n\n{indent(placeholder, '   ')}\n" for placeholder in placeholders]
+    return "\n".join(["Figures\n=======\n", *raw])
+
+
+@pytest.fixture(scope="session")
+def build_pages():
+    """build_pages(folder, placeholders) builds the site there: Sphinx's exit code and the HTML by page."""
+
+    def build(folder, placeholders):
+        source = folder / "source"
+        if not source.exists():
+            source.mkdir()
+            (source / "conf.py").write_text(CONF, encoding="utf-8")
+            index = figure_page(*placeholders) + "\n.. toctree::\n\n   plain\n"
+            (source / "index.rst").write_text(index, encoding="utf-8")
+            (source / "plain.rst").write_text(PLAIN, encoding="utf-8")
+        code = build_main(["-q", "-W", "-b", "html", str(source), str(folder / "html")])
+        return code, {page.stem: page.read_text(encoding="utf-8") for page in folder.glob("html/*.html")}
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def figure_site(tmp_path_factory, build_pages):
+    """The folder of a site with two figures and its HTML by page."""
+    folder = tmp_path_factory.mktemp("figures")
+    code, pages = build_pages(folder, [BalanceYourself().page_html(), BalanceYourself(seed=20).page_html()])
+    assert code == 0
+    return folder / "html", pages
+
+
+@pytest.fixture(scope="module")  # not longer: while Playwright runs, no other test could start an event loop
+def chromium():
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        missing = "Chromium is not installed (Debian: apt-get install chromium)"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_site(chromium, figure_site):
+    """open_site(**context options) opens the site from disk, offline; errors and requests fail the test."""
+    folder, _ = figure_site
+    complaints, contexts = [], []
+
+    def open_page(stopped_clock=False, **options):
+        context = chromium.new_context(offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on(
+            "console", lambda message: complaints.append(message.text) if message.type == "error" else None
+        )
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: request.url.startswith("file:") or complaints.append(request.url))
+        if stopped_clock:
+            page.clock.install(time=0)
+        page.goto((folder / "index.html").as_uri())
+        if stopped_clock:
+            page.clock.pause_at(60_000)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
