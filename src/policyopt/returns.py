@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["discounted_returns", "gae", "td_errors"]
+__all__ = ["discounted_returns", "gae", "sum_backwards", "td_errors"]
 
 
 def _check(gamma: float, gae_lambda: float, reference: Tensor, **others: Tensor) -> None:
@@ -29,8 +29,11 @@ def _check(gamma: float, gae_lambda: float, reference: Tensor, **others: Tensor)
             raise ValueError(f"{name} has dtype {tensor.dtype}; it must be torch.bool")
 
 
-def _discounted_sum_backwards(terms: Tensor, decay: Tensor) -> Tensor:
-    """x_t = terms_t + decay_t · x_{t+1}, with x_T = 0. Shapes [T, N]."""
+def sum_backwards(terms: Tensor, decay: Tensor) -> Tensor:
+    """x_t = terms_t + decay_t · x_{t+1}, from the last row to the first; shapes ``[T, N]``.
+
+    Book: eq-return-recursive, with x_t = G_t.
+    """
     total = torch.empty_like(terms)
     running = torch.zeros_like(terms[0])
     for t in reversed(range(len(terms))):
@@ -65,7 +68,7 @@ def discounted_returns(
     bootstrap = truncated & ~terminated
     bootstrap[-1] = ~terminated[-1]
     terms = rewards + gamma * torch.where(bootstrap, next_values, 0.0)
-    return _discounted_sum_backwards(terms, gamma * (~cut).to(terms))
+    return sum_backwards(terms, gamma * (~cut).to(terms))
 
 
 def td_errors(
@@ -116,4 +119,4 @@ def gae(
     _check(gamma, gae_lambda, rewards, truncated=truncated)
     deltas = td_errors(rewards, values, next_values, terminated, gamma)
     goes_on = (~(terminated | truncated)).to(deltas)
-    return _discounted_sum_backwards(deltas, gamma * gae_lambda * goes_on)
+    return sum_backwards(deltas, gamma * gae_lambda * goes_on)

@@ -23,6 +23,17 @@ TUNED: dict[str, dict[str, Any]] = {
             gae_lambda=0.9,
             entropy_coef=0.01,
         ),
+        "Pendulum-v1": PPOConfig(
+            total_steps=200_000,
+            num_envs=8,
+            horizon=256,
+            epochs=10,
+            minibatch_size=256,
+            learning_rate=1e-3,
+            learning_rate_end=0.0,
+            gamma=0.9,
+            gae_lambda=0.95,
+        ),
     },
 }
 
