@@ -1,5 +1,6 @@
 """Playing a policy in several environments at once and keeping what happened."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
@@ -111,8 +112,9 @@ class Batch:
 
     def minibatches(self, size: int, generator: Generator) -> Iterator["Batch"]:
         """The batch in random order, cut into parts of ``size``; the last part may be smaller."""
-        for index in torch.randperm(len(self), generator=generator).split(size):
-            yield self[index]
+        shuffled = self[torch.randperm(len(self), generator=generator)]
+        columns = (getattr(shuffled, field.name).split(size) for field in fields(self))
+        return itertools.starmap(Batch, zip(*columns, strict=True))
 
 
 class Policy(Protocol):
