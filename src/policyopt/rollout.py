@@ -11,7 +11,10 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Generator, Tensor
 
-__all__ = ["Batch", "Collector", "EnvSpec", "Rollout", "make_env", "make_envs"]
+from policyopt.networks import ActorCritic
+from policyopt.returns import gae
+
+__all__ = ["Batch", "Collector", "EnvSpec", "Rollout", "advantage_batch", "make_env", "make_envs"]
 
 EnvSpec = str | Callable[[], gym.Env]
 
@@ -257,3 +260,15 @@ class Collector:
                 "this environment is not deterministic given its seed, so the run cannot be resumed"
             )
         self.generator.set_state(state["generator"])
+
+
+@torch.no_grad()
+def advantage_batch(rollout: Rollout, agent: ActorCritic, gamma: float, gae_lambda: float) -> Batch:
+    """What the loss needs of a rollout: GAE advantages and value targets Â + V, without inserted resets."""
+    all_values = agent.value(rollout.all_obs)  # [T+1, N]
+    values, next_values = all_values[:-1], all_values[1:]
+    advantages = gae(
+        rollout.rewards, values, next_values, rollout.terminated, rollout.truncated, gamma, gae_lambda
+    )
+    columns = (rollout.obs, rollout.actions, rollout.log_probs, values, advantages, advantages + values)
+    return Batch(*(column[rollout.valid] for column in columns))  # [T, N, …] → [B, …]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ __all__ = [
     "single_thread",
     "space_from_dict",
     "space_to_dict",
+    "spawn_seeds",
     "updates",
     "write_whole",
 ]
@@ -104,6 +106,26 @@ def check_seed(seed: int) -> int:
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= seed < 2**31:
         raise ValueError(f"seed is {seed!r}; it must be a whole number in [0, {2**31 - 1}]")
     return int(seed)
+
+
+def spawn_seeds(seed: int, count: int) -> list[int]:
+    """Seeds for the parts of one run (weights, environments, …) that have nothing to do with one another.
+
+    Neither have those of neighbouring seeds. Using the seed itself everywhere would draw weights and
+    actions from one stream, and give runs 0 and 1 all but one of their environments in common: Gymnasium
+    seeds the copies of an environment with seed, seed + 1, seed + 2, …
+
+    Args:
+        seed: a whole number in [0, 2³¹).
+        count: how many.
+
+    Returns:
+        Whole numbers in [0, 2³¹).
+
+    Raises:
+        ValueError: the seed is out of range.
+    """
+    return [int(state) >> 1 for state in np.random.SeedSequence(check_seed(seed)).generate_state(count)]
 
 
 def linear_schedule(start: float, end: float | None, progress: float) -> float:

@@ -1,6 +1,7 @@
 """PPO: one update equal to Stable-Baselines3's, probes learned to their known values, exact resumption."""
 
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -16,8 +17,8 @@ import torch
 from policyopt.algorithms import ppo
 from policyopt.envs import PROBES
 from policyopt.networks import ActorCritic
-from policyopt.rollout import Batch, Collector, make_envs
-from policyopt.training import gradient_step
+from policyopt.rollout import Batch, Collector, advantage_batch, make_envs
+from policyopt.training import gradient_step, spawn_seeds
 
 PROBE_CONFIG = ppo.PPOConfig(
     total_steps=8_192,
@@ -221,7 +222,7 @@ def test_one_whole_update_equals_stable_baselines3(env_id, monkeypatch):
     monkeypatch.setattr(Batch, "minibatches", same_order)
     before = [p.clone() for p in agent.parameters()]
     optimizer = torch.optim.Adam(agent.parameters(), config.learning_rate, eps=1e-5, fused=True)
-    batch = ppo.advantage_batch(rollout, agent, config.gamma, config.gae_lambda)
+    batch = advantage_batch(rollout, agent, config.gamma, config.gae_lambda)
     metrics = ppo.improve(agent, optimizer, batch, config, config.clip, torch.Generator())
 
     assert metrics["gradient_steps"] == epochs * num_envs * horizon // minibatch_size
@@ -389,6 +390,15 @@ def test_gradient_step_clips_the_norm():
 def test_settings_out_of_range_are_named(field, value, allowed):
     with pytest.raises(ValueError, match=rf"PPOConfig\.{field} is .*{allowed}"):
         ppo.PPOConfig(**{field: value})
+
+
+def test_spawned_seeds_are_apart():
+    seeds = [seed for run in range(100) for seed in spawn_seeds(run, 2)]
+    assert len(set(seeds)) == 200
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    # Gymnasium counts up from a seed for each of N environments: no two runs may come near each other.
+    assert min(b - a for a, b in itertools.pairwise(sorted(seeds))) > 1_000
+    assert spawn_seeds(7, 2) == spawn_seeds(7, 3)[:2]
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None, 2**31])

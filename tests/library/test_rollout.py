@@ -7,9 +7,8 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from policyopt.algorithms.ppo import advantage_batch
 from policyopt.networks import ActorCritic
-from policyopt.rollout import Collector, make_env, make_envs
+from policyopt.rollout import Collector, advantage_batch, make_env, make_envs
 
 
 def make_agent(envs, seed=0):

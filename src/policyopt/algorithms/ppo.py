@@ -13,23 +13,22 @@ from torch import Generator, Tensor
 from policyopt.history import History
 from policyopt.losses import clip_fraction, clipped_surrogate, explained_variance, kl_k3, normalize
 from policyopt.networks import ActorCritic
-from policyopt.returns import gae
-from policyopt.rollout import Batch, Collector, EnvSpec, Rollout, make_envs
+from policyopt.rollout import Batch, Collector, EnvSpec, advantage_batch, make_envs
 from policyopt.training import (
     Checkpoint,
     check_fields,
     check_hidden,
-    check_seed,
     describe_run,
     gradient_step,
     linear_schedule,
     mean_metrics,
     set_learning_rate,
     single_thread,
+    spawn_seeds,
     updates,
 )
 
-__all__ = ["PPOConfig", "advantage_batch", "improve", "ppo_loss", "train"]
+__all__ = ["PPOConfig", "improve", "ppo_loss", "train"]
 
 
 @dataclass(frozen=True)
@@ -76,18 +75,6 @@ class PPOConfig:
         )
         check_fields(self, total_steps=(int, self.num_envs * self.horizon, inf))  # at least one update
         check_hidden(self)
-
-
-@torch.no_grad()
-def advantage_batch(rollout: Rollout, agent: ActorCritic, gamma: float, gae_lambda: float) -> Batch:
-    """What the loss needs of a rollout: GAE advantages and value targets Â + V, without inserted resets."""
-    all_values = agent.value(rollout.all_obs)  # [T+1, N]
-    values, next_values = all_values[:-1], all_values[1:]
-    advantages = gae(
-        rollout.rewards, values, next_values, rollout.terminated, rollout.truncated, gamma, gae_lambda
-    )
-    columns = (rollout.obs, rollout.actions, rollout.log_probs, values, advantages, advantages + values)
-    return Batch(*(column[rollout.valid] for column in columns))  # [T, N, …] → [B, …]
 
 
 def ppo_loss(
@@ -162,16 +149,16 @@ def train(
         ValueError: an environment, a space, a setting or a file that cannot be used; the message says why.
         FloatingPointError: training diverged.
     """
-    check_seed(seed)
+    weights_seed, play_seed = spawn_seeds(seed, 2)
     with closing(make_envs(env_id, config.num_envs)) as envs, single_thread():
         agent = ActorCritic(
             envs.single_observation_space,
             envs.single_action_space,
             config.hidden,
-            Generator().manual_seed(seed),
+            Generator().manual_seed(weights_seed),
         )
         optimizer = torch.optim.Adam(agent.parameters(), config.learning_rate, eps=1e-5, fused=True)
-        collector, history = Collector(envs, seed), History()
+        collector, history = Collector(envs, play_seed), History()
         parts = {"agent": agent, "optimizer": optimizer, "collector": collector, "history": history}
         saved = Checkpoint(checkpoint, checkpoint_every, describe_run("ppo", env_id, config, seed), parts)
         steps_per_update = config.num_envs * config.horizon
