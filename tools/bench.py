@@ -165,7 +165,7 @@ def bench_learning(seeds: int) -> None:
 
 
 SECTIONS = {
-    "speed": lambda: bench_speed(seeds=5),
+    "speed": lambda: bench_speed(seeds=3),
     "throughput": lambda: bench_throughput(seeds=5),
     "import": bench_import,
     "learning": lambda: bench_learning(seeds=10),

@@ -143,7 +143,13 @@ class ActorCritic(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, obs: np.ndarray, deterministic: bool = True, generator: Generator | None = None
+        self,
+        obs: np.ndarray,
+        deterministic: bool = True,
+        *,
+        generator: Generator | None = None,
+        state: None = None,
+        episode_start: np.ndarray | None = None,
     ) -> tuple[np.ndarray, None]:
         """The action for one observation, or for a batch of them.
 
@@ -151,6 +157,8 @@ class ActorCritic(nn.Module):
             obs: one observation of the observation space's shape, or a batch with one more leading dimension.
             deterministic: the likeliest action; otherwise one drawn from the policy.
             generator: where a drawn action comes from; torch's global one when None.
+            state: ignored. Tools of Stable-Baselines3 pass it, for agents with a memory.
+            episode_start: ignored, for the same reason.
 
         Returns:
             The action (or the batch) as a NumPy array the environment accepts, and None (no recurrent state).

@@ -99,6 +99,18 @@ def test_unsupported_spaces_are_named():
         ActorCritic(Discrete(2), Box(-1, 1, (2, 2)))
 
 
+def test_the_tools_of_stable_baselines3_take_it_for_one_of_theirs():
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    envs = make_vec_env("CartPole-v1", 2, seed=0)
+    agent = ActorCritic(envs.observation_space, envs.action_space, generator=generator())
+    returns, lengths = evaluate_policy(agent, envs, n_eval_episodes=4, return_episode_rewards=True)
+    envs.close()
+    assert returns == lengths
+    assert min(returns) >= 8
+
+
 def test_it_runs_where_an_agent_of_stable_baselines3_runs():
     """The test loop of the article, as printed, on our agent."""
     env = gym.make("CartPole-v1")
