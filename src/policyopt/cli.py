@@ -16,7 +16,7 @@ import tyro
 from policyopt.agents import load_agent, save_agent
 from policyopt.algorithms import ppo
 from policyopt.evaluation import evaluate
-from policyopt.training import check_seed
+from policyopt.training import check_seed, check_writable
 from policyopt.tuned import TUNED
 
 ALGORITHMS = {"ppo": (ppo.PPOConfig, ppo.train)}
@@ -45,7 +45,7 @@ class Options:
 def _train(name: str, train: Callable, options: Options, config: Any) -> None:
     check_seed(options.seed)
     if options.save is not None:
-        _check_writable(options.save)
+        check_writable(options.save)
     start = time.perf_counter()
     agent, history = train(
         options.env,
@@ -79,14 +79,6 @@ def _train(name: str, train: Callable, options: Options, config: Any) -> None:
         rows["agent saved to"] = str(options.save)
     width = max(map(len, rows))
     print("\n".join(f"{label:<{width}}  {value}" for label, value in rows.items()))
-
-
-def _check_writable(path: Path) -> None:
-    """Complain before training about a place that cannot be written after it."""
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def _train_command(name: str, args: list[str]) -> Callable:
@@ -128,7 +120,7 @@ def watch(
     if env is None:
         raise ValueError(f"{file} does not say where the agent was trained; give --env")
     out = out or file.with_suffix(".gif")
-    _check_writable(out)
+    check_writable(out)
     frames, total = episode_frames(agent, env, check_seed(seed), max_steps)
     animation(frames, f"An agent in {env}", width).save(out)
     print(f"episode return {total:.1f}, animation saved to {out}")

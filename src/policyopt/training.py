@@ -30,6 +30,7 @@ __all__ = [
     "check_fields",
     "check_hidden",
     "check_seed",
+    "check_writable",
     "describe_run",
     "gradient_step",
     "linear_schedule",
@@ -213,15 +214,29 @@ def updates(total: int, history: History, checkpoint: "Checkpoint", progress: bo
 # --- files ---
 
 
+def check_writable(path: str | os.PathLike) -> Path:
+    """The path, if a file can be written there; asked before long work, not after it.
+
+    Raises:
+        OSError: it is a folder, its folder is missing, or nothing may be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"cannot write {path}: the folder {path.parent} may not be written to")
+    return path
+
+
 def write_whole(path: str | os.PathLike, data: bytes) -> Path:
     """Write a file, which afterwards is either complete or as it was before.
 
     Raises:
         OSError: the folder is missing, is no folder, is full or cannot be written to.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
+    path = check_writable(path)
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -303,6 +318,7 @@ class Checkpoint:
 
     Raises:
         ValueError: the file is damaged or holds another run; the message names the first difference.
+        OSError: no file can be written there.
     """
 
     def __init__(
@@ -310,7 +326,7 @@ class Checkpoint:
     ):
         if every < 1:
             raise ValueError(f"checkpoint_every is {every}; it must be at least 1")
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else check_writable(path)
         self.every, self.run, self.parts = every, run, parts
 
     def restore(self) -> int:

@@ -174,3 +174,34 @@ def test_search_finds_the_advantage(open_page, book, source):
         page.wait_for_load_state("networkidle")
         summaries = results.locator("p.context").count()
         assert summaries > 0 if source == "server" else summaries == 0
+
+
+@pytest.mark.parametrize("source", ["disk", "server"])
+def test_balance_it_yourself_is_played_on_its_chapters_page(open_page, book, source):
+    """The figure's own tests play it on a page of their own; here it runs in the published chapter."""
+    with served(book.folder) as address:
+        page = open_page(
+            "book/rl_basics/agent_environment.html", server=address if source == "server" else None
+        )
+        figure = page.locator(".policyopt-widget .figure")
+        expect(figure).to_have_count(1)
+        figure.scroll_into_view_if_needed()
+        figure.locator(".stage").focus()
+        page.keyboard.press("ArrowRight")
+        expect(figure).to_have_attribute("data-phase", "ended")
+        expect(figure.locator(".message")).to_contain_text("Terminated: the pole fell")
+        steps = figure.locator('[data-fact="step"]').inner_text()
+        assert 8 <= int(steps) <= 10  # a cart pushed one way
+        expect(figure.locator('[data-fact="return"]')).to_have_text(steps)
+        figure.get_by_role("button", name="PPO network", exact=True).click()
+        figure.get_by_role("button", name="eight times real time", exact=True).click()
+        expect(figure).to_have_attribute("data-phase", "ended")
+        expect(figure.locator('tr[data-driver="ppo"] [data-score="best"]')).to_have_text("500")
+
+
+def test_a_notebooks_page_offers_binder_its_source_and_a_download(open_page):
+    page = open_page("book/rl_basics/agent_environment.html")
+    links = page.locator(".article-header-buttons a").evaluate_all("links => links.map(link => link.href)")
+    assert any(re.match(r"https://mybinder\.org/v2/gh/.*agent_environment\.ipynb", link) for link in links)
+    assert any(re.search(r"/edit/main/book/rl_basics/agent_environment\.ipynb$", link) for link in links)
+    assert any(link.endswith("_sources/book/rl_basics/agent_environment.ipynb") for link in links)

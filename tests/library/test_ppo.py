@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from policyopt.agents import save_agent
 from policyopt.algorithms import ppo
 from policyopt.envs import PROBES
 from policyopt.networks import ActorCritic
@@ -480,6 +481,38 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint_every is 0"):
         ppo.train("CartPole-v1", TINY, seed=1, checkpoint=file, checkpoint_every=0)
     assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half a zip"])
+def test_a_damaged_checkpoint_is_refused_and_kept(content, tmp_path):
+    file = tmp_path / "run.pt"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"run.pt is not a file of policyopt, or it is damaged"):
+        ppo.train("CartPole-v1", TINY, checkpoint=file)
+    assert file.read_bytes() == content
+
+
+def test_an_agent_is_no_checkpoint(tmp_path):
+    file = save_agent(tmp_path / "agent.pt", cartpole_agent())
+    with pytest.raises(ValueError, match="is of kind 'agent'; needed is one of kind 'checkpoint'"):
+        ppo.train("CartPole-v1", TINY, checkpoint=file)
+
+
+def test_a_place_for_checkpoints_is_checked_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(Collector, "collect", lambda *_: pytest.fail("training had begun"))
+    for place in (tmp_path, tmp_path / "missing" / "run.pt"):
+        with pytest.raises(OSError, match="cannot write"):
+            ppo.train("CartPole-v1", TINY, checkpoint=place)
+
+
+def test_environments_it_cannot_use_are_named():
+    class Many(gym.Env):
+        observation_space, action_space = gym.spaces.Discrete(2), gym.spaces.MultiBinary(3)
+
+    with pytest.raises(ValueError, match=r"action space MultiBinary\(3\) is not supported; it must be"):
+        ppo.train(Many, TINY)
+    with pytest.raises(ValueError, match="cannot make the environment 'NoSuch-v1'"):
+        ppo.train("NoSuch-v1", TINY)
 
 
 # --- a real task, with a wide margin ---
