@@ -7,7 +7,6 @@ The build takes the longest of all. Under pytest-xdist one worker builds and the
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,17 +17,8 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from filelock import FileLock
-from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 @cache
@@ -114,20 +104,6 @@ def book(tmp_path_factory):
     folder.mkdir(exist_ok=True)
     with FileLock(folder / "lock"):
         return build_book(folder)
-
-
-@pytest.fixture(scope="module")  # no longer: while Playwright runs, no other test could start an event loop
-def chromium():
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        missing = "Chromium is not installed (Debian: apt-get install chromium)"
-        if os.environ.get("CI"):
-            raise RuntimeError(missing)
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,11 +1,8 @@
 """A small Sphinx project with two figures on one page and none on another, and a browser to open it."""
 
-import os
-import shutil
 from textwrap import indent
 
 import pytest
-from playwright.sync_api import sync_playwright
 from sphinx.cmd.build import build_main
 
 from policyopt.widgets import BalanceYourself
@@ -16,14 +13,6 @@ extensions = ["policyopt.widgets.sphinx"]
 html_theme = "basic"
 html_theme_options = {"body_min_width": 0, "nosidebar": True}
 """
-CHROMIUM_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 PLAIN = """
 Plain
 =====
@@ -62,18 +51,6 @@ def figure_site(tmp_path_factory, build_pages):
     code, pages = build_pages(folder, [BalanceYourself().page_html(), BalanceYourself(seed=20).page_html()])
     assert code == 0
     return folder / "html", pages
-
-
-@pytest.fixture(scope="module")  # not longer: while Playwright runs, no other test could start an event loop
-def chromium():
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        missing = "Chromium is not installed (Debian: apt-get install chromium)"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
