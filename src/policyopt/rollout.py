@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import gymnasium as gym
@@ -108,10 +108,6 @@ class Batch:
 
     def __getitem__(self, index: Tensor) -> "Batch":
         return Batch(*(getattr(self, field.name)[index] for field in fields(self)))
-
-    def replace(self, **changes: Tensor) -> "Batch":
-        """A copy with some tensors exchanged."""
-        return replace(self, **changes)
 
     def minibatches(self, size: int, generator: Generator) -> Iterator["Batch"]:
         """The batch in random order, cut into parts of ``size``; the last part may be smaller."""

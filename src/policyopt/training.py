@@ -32,6 +32,7 @@ __all__ = [
     "check_seed",
     "check_writable",
     "describe_run",
+    "flatten_parameters",
     "gradient_step",
     "linear_schedule",
     "load_file",
@@ -148,7 +149,7 @@ def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm:
     Raises:
         FloatingPointError: the gradient is not finite; the parameters are left as they were.
     """
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=False)  # gradients of flattened parameters are views to be kept
     loss.backward()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)
@@ -159,6 +160,26 @@ def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm:
         )
     optimizer.step()
     return norm
+
+
+def flatten_parameters(module: nn.Module) -> nn.Parameter:
+    """Move all parameters of a module into one vector; they and their gradients become views of it.
+
+    An optimiser given the vector does in one operation what it would else do for each small tensor in turn;
+    the arithmetic is the same. Call it once, before the optimiser is made, and never reset the gradients to
+    None.
+
+    Returns:
+        The vector, ``[P]``.
+    """
+    parameters = list(module.parameters())
+    flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    flat.grad = torch.zeros_like(flat)
+    sizes = [parameter.numel() for parameter in parameters]
+    parts = zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True)
+    for parameter, values, gradient in parts:
+        parameter.data, parameter.grad = values.view_as(parameter), gradient.view_as(parameter)
+    return flat
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -19,7 +19,7 @@ from policyopt.algorithms import ppo
 from policyopt.envs import PROBES
 from policyopt.networks import ActorCritic
 from policyopt.rollout import Batch, Collector, advantage_batch, make_envs
-from policyopt.training import gradient_step, spawn_seeds
+from policyopt.training import flatten_parameters, gradient_step, spawn_seeds
 
 PROBE_CONFIG = ppo.PPOConfig(
     total_steps=8_192,
@@ -222,7 +222,8 @@ def test_one_whole_update_equals_stable_baselines3(env_id, monkeypatch):
 
     monkeypatch.setattr(Batch, "minibatches", same_order)
     before = [p.clone() for p in agent.parameters()]
-    optimizer = torch.optim.Adam(agent.parameters(), config.learning_rate, eps=1e-5, fused=True)
+    weights = flatten_parameters(agent)
+    optimizer = torch.optim.Adam([weights], config.learning_rate, eps=1e-5, fused=True)
     batch = advantage_batch(rollout, agent, config.gamma, config.gae_lambda)
     metrics = ppo.improve(agent, optimizer, batch, config, config.clip, torch.Generator())
 
@@ -357,6 +358,27 @@ def test_target_kl_stops_early():
 def test_divergence_is_an_error():
     with pytest.raises(FloatingPointError, match="training has diverged"):
         ppo.train("CartPole-v1", dataclasses.replace(TINY, learning_rate=1e30))
+
+
+def test_flattened_parameters_learn_as_before():
+    """Two copies of a network, one flattened: the same weights after the same steps."""
+    plain, flattened = cartpole_agent(), cartpole_agent()
+    weights = flatten_parameters(flattened)
+    assert weights.numel() == sum(p.numel() for p in plain.parameters())
+    assert weights_equal(plain, flattened)
+    optimizers = [torch.optim.Adam(plain.parameters(), 1e-2), torch.optim.Adam([weights], 1e-2)]
+    batch = random_batch(plain, 64)
+    for _ in range(5):
+        norms = []
+        for agent, optimizer in zip((plain, flattened), optimizers, strict=True):
+            loss, _ = ppo.ppo_loss(agent, batch, ppo.PPOConfig(entropy_coef=0.01), 0.2)
+            norms.append(gradient_step(optimizer, loss, max_grad_norm=0.5))
+        torch.testing.assert_close(*norms)
+    for ours, expected in zip(flattened.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+        assert ours.untyped_storage().data_ptr() == weights.untyped_storage().data_ptr()
+    flattened.load_state_dict(cartpole_agent(seed=1).state_dict())
+    assert torch.equal(weights[:256].view(64, 4), cartpole_agent(seed=1).policy_net[0].weight)
 
 
 def test_gradient_step_clips_the_norm():

@@ -19,6 +19,7 @@ from policyopt.training import (
     check_fields,
     check_hidden,
     describe_run,
+    flatten_parameters,
     gradient_step,
     linear_schedule,
     mean_metrics,
@@ -91,7 +92,9 @@ def ppo_loss(
     policy_loss = -clipped_surrogate(ratio, advantages, clip).mean()
     value_loss = (agent.value(batch.obs) - batch.value_targets).square().mean()
     entropy = dist.entropy().mean()
-    loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
+    loss = policy_loss + config.value_coef * value_loss
+    if config.entropy_coef > 0:  # a bonus of 0 would still cost its part of the backward pass
+        loss = loss - config.entropy_coef * entropy
     metrics = {
         "policy_loss": policy_loss.detach(),
         "value_loss": value_loss.detach(),
@@ -157,7 +160,8 @@ def train(
             config.hidden,
             Generator().manual_seed(weights_seed),
         )
-        optimizer = torch.optim.Adam(agent.parameters(), config.learning_rate, eps=1e-5, fused=True)
+        weights = flatten_parameters(agent)
+        optimizer = torch.optim.Adam([weights], config.learning_rate, eps=1e-5, fused=True)
         collector, history = Collector(envs, play_seed), History()
         parts = {"agent": agent, "optimizer": optimizer, "collector": collector, "history": history}
         saved = Checkpoint(checkpoint, checkpoint_every, describe_run("ppo", env_id, config, seed), parts)
