@@ -6,15 +6,16 @@ from typing import Any
 
 from torch import Generator
 
-from policyopt.networks import ActorCritic
+from policyopt.networks import Actor, ActorCritic
+from policyopt.tabular import TabularAgent
 from policyopt.training import load_file, save_file, space_from_dict, space_to_dict
 
 __all__ = ["load_agent", "save_agent"]
 
-CLASSES = {"ActorCritic": ActorCritic}
+CLASSES = {"Actor": Actor, "ActorCritic": ActorCritic, "TabularAgent": TabularAgent}
 
 
-def save_agent(path: str | os.PathLike, agent: ActorCritic, **about: Any) -> Path:
+def save_agent(path: str | os.PathLike, agent: Actor | TabularAgent, **about: Any) -> Path:
     """Write an agent to a file that ``load_agent`` reads.
 
     Args:
@@ -30,14 +31,14 @@ def save_agent(path: str | os.PathLike, agent: ActorCritic, **about: Any) -> Pat
         "class": type(agent).__name__,
         "obs_space": space_to_dict(agent.obs_space),
         "action_space": space_to_dict(agent.action_space),
-        "hidden": list(agent.hidden),
+        "hidden": list(getattr(agent, "hidden", ())),  # a table has none
         "weights": agent.state_dict(),
         "about": about,
     }
     return save_file(path, content)
 
 
-def load_agent(path: str | os.PathLike) -> tuple[ActorCritic, dict[str, Any]]:
+def load_agent(path: str | os.PathLike) -> tuple[Actor | TabularAgent, dict[str, Any]]:
     """Read an agent, and what was kept with it.
 
     Raises:
@@ -46,12 +47,10 @@ def load_agent(path: str | os.PathLike) -> tuple[ActorCritic, dict[str, Any]]:
     """
     content = load_file(path, "agent")
     try:
-        agent = CLASSES[content["class"]](
-            space_from_dict(content["obs_space"]),
-            space_from_dict(content["action_space"]),
-            tuple(content["hidden"]),
-            Generator(),
-        )
+        agent_class = CLASSES[content["class"]]
+        spaces = space_from_dict(content["obs_space"]), space_from_dict(content["action_space"])
+        network = () if agent_class is TabularAgent else (tuple(content["hidden"]), Generator())
+        agent = agent_class(*spaces, *network)
         agent.load_state_dict(content["weights"])
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path} holds no agent this version of policyopt can rebuild: {error}") from error

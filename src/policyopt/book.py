@@ -77,21 +77,24 @@ class Source:
         )
 
 
-def show_source(item: Any) -> Source:
-    """The source of a function, class, method or module, as it is installed, for a notebook to show.
+def show_source(*items: Any) -> Source:
+    """The source of functions, classes, methods or modules, as it is installed, for a notebook to show.
 
     Raises:
-        TypeError: it has no Python source (a number, a built-in).
+        TypeError: one has no Python source (a number, a built-in), or none is given.
     """
-    target = inspect.unwrap(item) if callable(item) else item
-    try:
-        code = inspect.getsource(target)
-    except (TypeError, OSError) as error:
-        raise TypeError(
-            f"{item!r} has no Python source to show; give a function, a class or a module"
-        ) from error
-    name = getattr(item, "__qualname__", getattr(item, "__name__", repr(item)))
-    return Source(textwrap.dedent(code).rstrip(), name)
+    if not items:
+        raise TypeError("show_source() got nothing to show; give a function, a class or a module")
+    codes, names = [], []
+    for item in items:
+        try:
+            codes.append(inspect.getsource(inspect.unwrap(item) if callable(item) else item))
+        except (TypeError, OSError) as error:
+            raise TypeError(
+                f"{item!r} has no Python source to show; give a function, a class or a module"
+            ) from error
+        names.append(getattr(item, "__qualname__", getattr(item, "__name__", repr(item))))
+    return Source("\n\n\n".join(textwrap.dedent(code).rstrip() for code in codes), ", ".join(names))
 
 
 def episode_frames(

@@ -14,12 +14,21 @@ from typing import Annotated, Any
 import tyro
 
 from policyopt.agents import load_agent, save_agent
-from policyopt.algorithms import ppo
+from policyopt.algorithms import a2c, a3c, grpo, ppo, ppo_penalty, q_learning, reinforce, trpo
 from policyopt.evaluation import evaluate
 from policyopt.training import check_seed, check_writable
 from policyopt.tuned import TUNED
 
-ALGORITHMS = {"ppo": (ppo.PPOConfig, ppo.train)}
+ALGORITHMS: dict[str, tuple[str, type, Callable]] = {  # its name in words, its settings, how to train
+    "q_learning": ("Q-learning", q_learning.QLearningConfig, q_learning.train),
+    "reinforce": ("REINFORCE", reinforce.ReinforceConfig, reinforce.train),
+    "a2c": ("A2C", a2c.A2CConfig, a2c.train),
+    "a3c": ("A3C", a3c.A3CConfig, a3c.train),
+    "ppo": ("PPO", ppo.PPOConfig, ppo.train),
+    "ppo_penalty": ("PPO-penalty", ppo_penalty.PPOPenaltyConfig, ppo_penalty.train),
+    "trpo": ("TRPO", trpo.TRPOConfig, trpo.train),
+    "grpo": ("GRPO", grpo.GRPOConfig, grpo.train),
+}
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,8 @@ class Options:
     """Write the trained agent to this file."""
     checkpoint: Path | None = None
     """Write the state of the run to this file from time to time, and go on from it if it exists."""
-    checkpoint_every: int = 10
-    """Updates between two writes of the checkpoint."""
+    checkpoint_every: int | None = None
+    """Updates between two writes of the checkpoint; the algorithm's own number when not given."""
     eval_episodes: int = 100
     """Fresh episodes for the return in the summary."""
     quiet: bool = False
@@ -46,14 +55,15 @@ def _train(name: str, train: Callable, options: Options, config: Any) -> None:
     check_seed(options.seed)
     if options.save is not None:
         check_writable(options.save)
+    every = {} if options.checkpoint_every is None else {"checkpoint_every": options.checkpoint_every}
     start = time.perf_counter()
     agent, history = train(
         options.env,
         config,
         options.seed,
         checkpoint=options.checkpoint,
-        checkpoint_every=options.checkpoint_every,
         progress=not options.quiet,
+        **every,
     )
     seconds = time.perf_counter() - start
     returns = evaluate(agent, options.env, options.eval_episodes, seed=options.seed + 1_000_000)
@@ -82,16 +92,16 @@ def _train(name: str, train: Callable, options: Options, config: Any) -> None:
 
 
 def _train_command(name: str, args: list[str]) -> Callable:
-    config_class, train = ALGORITHMS[name]
+    title, config_class, train = ALGORITHMS[name]
     # The settings tuned for an environment are the defaults there, so --env is looked at first.
     env = next((after for flag, after in pairwise(args) if flag == "--env"), None)
     env = next((arg.removeprefix("--env=") for arg in args if arg.startswith("--env=")), env)
-    default = TUNED[name].get(env, config_class())
+    default = TUNED.get(name, {}).get(env, config_class())
 
     def command(options: Annotated[Options, tyro.conf.arg(name="")], config: config_class = default) -> None:
         _train(name, train, options, config)
 
-    command.__doc__ = f"Train an agent with {name.upper()} and print how good it became."
+    command.__doc__ = f"Train an agent with {title} and print how good it became."
     return command
 
 

@@ -40,6 +40,21 @@ class Categorical:
         """log π(a|s) of the given actions ``[...]``."""
         return self.all_log_probs.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
 
+    def kl(self, other: "Categorical") -> Tensor:
+        """KL(self ‖ other) = Σ_a p(a) (log p(a) − log q(a)) in nats, ``[...]``."""
+        probs = self.probs
+        log_ratio = torch.where(probs > 0, self.all_log_probs - other.all_log_probs, 0.0)
+        return (probs * log_ratio).sum(dim=-1)
+
+    def rows(self) -> Tensor:
+        """The distributions as one tensor ``[..., A]``, which ``from_rows`` reads."""
+        return self.all_log_probs
+
+    @classmethod
+    def from_rows(cls, rows: Tensor) -> "Categorical":
+        """The distributions that ``rows`` gave."""
+        return cls(rows)
+
     def entropy(self) -> Tensor:
         """−Σ_a π(a|s) log π(a|s) in nats, ``[...]``."""
         # Clamped so that an action of probability 0 contributes 0 · (−large) = 0 and not 0 · (−inf) = NaN.
@@ -78,3 +93,17 @@ class DiagonalGaussian:
     def entropy(self) -> Tensor:
         """Differential entropy in nats, summed over components, ``[...]``."""
         return (0.5 + 0.5 * LOG_2PI + self.log_std).expand(self.mean.shape).sum(dim=-1)
+
+    def kl(self, other: "DiagonalGaussian") -> Tensor:
+        """KL(self ‖ other) in nats, summed over components, ``[...]``."""
+        scaled = (self.std / other.std).square() + ((self.mean - other.mean) / other.std).square()
+        return (other.log_std - self.log_std + 0.5 * (scaled - 1)).sum(dim=-1)
+
+    def rows(self) -> Tensor:
+        """The distributions as one tensor ``[..., 2 D]``, which ``from_rows`` reads."""
+        return torch.cat([self.mean, self.log_std.expand(self.mean.shape)], dim=-1)
+
+    @classmethod
+    def from_rows(cls, rows: Tensor) -> "DiagonalGaussian":
+        """The distributions that ``rows`` gave."""
+        return cls(*rows.chunk(2, dim=-1))

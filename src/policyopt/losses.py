@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "actor_critic_loss",
     "clip_fraction",
     "clipped_surrogate",
     "explained_variance",
@@ -18,7 +19,56 @@ __all__ = [
     "kl_k3",
     "masked_mean",
     "normalize",
+    "policy_gradient",
 ]
+
+
+def policy_gradient(log_probs: Tensor, advantages: Tensor) -> Tensor:
+    r"""The score-function objective :math:`\log \pi_\theta(a_t|s_t)\, \hat A_t`.
+
+    Book: eq-policy-gradient. Its gradient is the policy gradient: Williams (1992); Sutton et al. (2000).
+
+    Args:
+        log_probs: log π_θ(a_t|s_t), any shape.
+        advantages: Â_t, or a return, held constant: a shape that broadcasts with ``log_probs``.
+
+    Returns:
+        The objective for each element, to be maximised. Its value means nothing, only its gradient does.
+    """
+    return log_probs * advantages.detach()
+
+
+def actor_critic_loss(
+    policy_loss: Tensor,
+    values: Tensor,
+    value_targets: Tensor,
+    entropy: Tensor,
+    value_coef: float,
+    entropy_coef: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The policy's loss + c₁ (V_φ(s) − target)² − c₂ S, and its parts as metrics.
+
+    Book: eq-actor-critic-loss. Mnih et al. (2016), arXiv:1602.01783, section 4; Schulman et al. (2017),
+    eq. 9.
+
+    Args:
+        policy_loss: a scalar to be minimised.
+        values: V_φ(s), ``[B]``.
+        value_targets: what they should have been, ``[B]``.
+        entropy: S[π_θ](s), ``[B]``.
+        value_coef: c₁.
+        entropy_coef: c₂.
+
+    Returns:
+        The loss, a scalar to be minimised, and ``policy_loss``, ``value_loss`` and ``entropy``.
+    """
+    value_loss = (values - value_targets).square().mean()
+    entropy = entropy.mean()
+    loss = policy_loss + value_coef * value_loss
+    if entropy_coef > 0:  # a bonus of 0 would still cost its part of the backward pass
+        loss = loss - entropy_coef * entropy
+    parts = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    return loss, {name: part.detach() for name, part in parts.items()}
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:

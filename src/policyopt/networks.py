@@ -6,16 +6,18 @@ does, so code that evaluates the one runs with the other.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Self
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import VectorEnv
 from torch import Generator, Tensor, nn
 
 from policyopt.distributions import Categorical, DiagonalGaussian
 
-__all__ = ["ActorCritic", "mlp"]
+__all__ = ["Actor", "ActorCritic", "mlp"]
 
 
 def mlp(
@@ -79,8 +81,8 @@ class ObservationEncoder(nn.Module):
         return obs.float()  # [..., O]
 
 
-class ActorCritic(nn.Module):
-    """A stochastic policy π_θ(a|s) and a value function V_φ(s), two separate perceptrons.
+class Actor(nn.Module):
+    """A stochastic policy π_θ(a|s): a perceptron that gives a distribution over actions.
 
     A Discrete action space gets a categorical policy, a Box a Gaussian whose standard deviation does not
     depend on the state.
@@ -88,7 +90,7 @@ class ActorCritic(nn.Module):
     Args:
         obs_space: Box (flattened) or Discrete (one-hot).
         action_space: Discrete or a one-dimensional Box.
-        hidden: widths of the hidden layers of both networks.
+        hidden: widths of the hidden layers of each network.
         generator: where the random weights come from.
 
     Raises:
@@ -117,7 +119,17 @@ class ActorCritic(nn.Module):
                 f"action space {action_space} is not supported; it must be Discrete or a Box of one dimension"
             )
         self.policy_net = mlp([self.encoder.width, *hidden, outputs], output_gain=0.01, generator=generator)
-        self.value_net = mlp([self.encoder.width, *hidden, 1], generator=generator)
+
+    @classmethod
+    def for_envs(cls, envs: VectorEnv, hidden: Sequence[int], seed: int) -> Self:
+        """An agent with the spaces of vectorised environments and the random weights of ``seed``."""
+        generator = Generator().manual_seed(seed)
+        return cls(envs.single_observation_space, envs.single_action_space, hidden, generator)
+
+    @property
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """θ, the parameters of the policy alone."""
+        return [*([] if self.discrete else [self.log_std]), *self.policy_net.parameters()]
 
     @property
     def discrete(self) -> bool:
@@ -128,10 +140,6 @@ class ActorCritic(nn.Module):
         """π_θ(·|s) for observations ``[..., *O]``."""
         output = self.policy_net(self.encoder(obs))
         return Categorical(output) if self.discrete else DiagonalGaussian(output, self.log_std)
-
-    def value(self, obs: Tensor) -> Tensor:
-        """V_φ(s) for observations ``[..., *O]``, shape ``[...]``."""
-        return self.value_net(self.encoder(obs)).squeeze(-1)
 
     def to_env(self, actions: Tensor) -> np.ndarray:
         """What the environment is given for sampled actions: a Gaussian's are clipped to the Box, a
@@ -172,3 +180,29 @@ class ActorCritic(nn.Module):
             raise ValueError(f"obs has shape {array.shape}; it must be {shape}, or a batch of such")
         dist = self.policy(torch.as_tensor(array))
         return self.to_env(dist.mode if deterministic else dist.sample(generator)), None
+
+
+class ActorCritic(Actor):
+    """A policy π_θ(a|s) and a value function V_φ(s), two separate perceptrons of the same shape.
+
+    Arguments and errors are those of ``Actor``.
+    """
+
+    def __init__(
+        self,
+        obs_space: gym.Space,
+        action_space: gym.Space,
+        hidden: Sequence[int] = (64, 64),
+        generator: Generator | None = None,
+    ):
+        super().__init__(obs_space, action_space, hidden, generator)
+        self.value_net = mlp([self.encoder.width, *hidden, 1], generator=generator)
+
+    @property
+    def value_parameters(self) -> list[nn.Parameter]:
+        """φ, the parameters of the value function alone."""
+        return list(self.value_net.parameters())
+
+    def value(self, obs: Tensor) -> Tensor:
+        """V_φ(s) for observations ``[..., *O]``, shape ``[...]``."""
+        return self.value_net(self.encoder(obs)).squeeze(-1)

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["discounted_returns", "gae", "sum_backwards", "td_errors"]
+__all__ = ["discounted_returns", "gae", "group_relative_advantages", "sum_backwards", "td_errors"]
 
 
 def _check(gamma: float, gae_lambda: float, reference: Tensor, **others: Tensor) -> None:
@@ -120,3 +120,30 @@ def gae(
     deltas = td_errors(rewards, values, next_values, terminated, gamma)
     goes_on = (~(terminated | truncated)).to(deltas)
     return sum_backwards(deltas, gamma * gae_lambda * goes_on)
+
+
+def group_relative_advantages(returns: Tensor, divide_by_std: bool = True, epsilon: float = 1e-4) -> Tensor:
+    r"""Each outcome against the others of its group, :math:`\hat A_i = (R_i - \bar R) / \sigma_R`.
+
+    Book: eq-group-advantage. Shao et al. (2024), arXiv:2402.03300, section 4.1.2. Without the division it is
+    the advantage of Liu et al. (2025), arXiv:2503.20783.
+
+    Args:
+        returns: one outcome for each member of each group, ``[..., G]``.
+        divide_by_std: divide by the group's standard deviation (with Bessel's correction) + ``epsilon``.
+        epsilon: keeps the quotient finite.
+
+    Returns:
+        The advantages, ``[..., G]``. They sum to 0 in each group, and are exactly 0 where all are equal.
+
+    Raises:
+        ValueError: fewer than two in a group.
+    """
+    if returns.shape[-1] < 2:
+        raise ValueError(f"a group has {returns.shape[-1]} member; it must have at least 2 to be compared")
+    centred = returns - returns.mean(dim=-1, keepdim=True)
+    if divide_by_std:
+        centred = centred / (returns.std(dim=-1, keepdim=True) + epsilon)
+    # The mean of equal numbers can be off in the last bit, which the division would blow up.
+    equal = returns.amax(dim=-1, keepdim=True) == returns.amin(dim=-1, keepdim=True)
+    return torch.where(equal, 0.0, centred)

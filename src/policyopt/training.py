@@ -4,7 +4,9 @@ or absent.
 
 import contextlib
 import dataclasses
+import functools
 import io
+import itertools
 import math
 import numbers
 import os
@@ -12,7 +14,7 @@ import pickle
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,26 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 from policyopt.history import History
-from policyopt.rollout import EnvSpec
+from policyopt.networks import ActorCritic
+from policyopt.rollout import Batch, EnvSpec
 
 __all__ = [
+    "SETTINGS",
     "Checkpoint",
+    "Number",
     "check_fields",
-    "check_hidden",
     "check_seed",
+    "check_settings",
     "check_writable",
     "describe_run",
+    "fit_values",
     "flatten_parameters",
     "gradient_step",
     "linear_schedule",
     "load_file",
+    "make_adam",
     "mean_metrics",
+    "progress_bar",
     "save_file",
     "set_learning_rate",
     "single_thread",
@@ -44,6 +52,7 @@ __all__ = [
     "space_to_dict",
     "spawn_seeds",
     "updates",
+    "updates_within",
     "write_whole",
 ]
 
@@ -61,7 +70,7 @@ def check_fields(config: Any, **allowed: tuple) -> None:
         config: a dataclass instance.
         allowed: for each field name ``(type, low, high)`` with ``type`` int, float or bool and inclusive
             bounds; add the string ``"open"`` for a lower bound that is itself not allowed, or
-            ``"optional"`` to allow None.
+            ``"optional"`` to allow None. For a choice among names ``(str, *names)``.
 
     Raises:
         ValueError: names the first field that is wrong, its value, and what is allowed.
@@ -70,6 +79,8 @@ def check_fields(config: Any, **allowed: tuple) -> None:
         value = getattr(config, name)
         if kind is bool:
             ok, wanted = isinstance(value, bool), "True or False"
+        elif kind is str:
+            ok, wanted = value in rest, f"one of {', '.join(map(repr, rest))}"
         else:
             low, high, *flags = rest
             abstract = numbers.Integral if kind is int else numbers.Real
@@ -84,19 +95,84 @@ def check_fields(config: Any, **allowed: tuple) -> None:
             raise ValueError(f"{type(config).__name__}.{name} is {value!r}; it must be {wanted}")
 
 
-def check_hidden(config: Any) -> None:
-    """Check ``config.hidden``, the widths of hidden layers.
+INF = math.inf
+POSITIVE, NOT_NEGATIVE, SHARE = (float, 0, INF, "open"), (float, 0, INF), (float, 0, 1)
+COUNT = (int, 1, INF)
+END = (float, 0, INF, "optional")
+
+# What a setting may be, by its name: a name means the same in every algorithm.
+SETTINGS: dict[str, tuple] = {
+    "cg_damping": NOT_NEGATIVE,
+    "cg_steps": COUNT,
+    "clip": POSITIVE,
+    "clip_end": (*POSITIVE, "optional"),
+    "discount_steps": (bool,),
+    "divide_by_std": (bool,),
+    "entropy_coef": NOT_NEGATIVE,
+    "epochs": COUNT,
+    "epsilon": SHARE,
+    "epsilon_end": (*SHARE, "optional"),
+    "epsilon_fraction": (*SHARE, "open"),
+    "gae_lambda": SHARE,
+    "gamma": SHARE,
+    "group_size": (int, 2, INF),
+    "horizon": COUNT,
+    "initial_value": (float, -INF, INF),
+    "kl_coef": NOT_NEGATIVE,
+    "kl_coef_factor": (float, 1, INF),
+    "kl_target": POSITIVE,
+    "kl_tolerance": (float, 1, INF),
+    "learning_rate": POSITIVE,
+    "learning_rate_end": END,
+    "line_search_shrink": (*SHARE, "open"),
+    "line_search_tries": COUNT,
+    "log_every": COUNT,
+    "max_grad_norm": POSITIVE,
+    "max_kl": POSITIVE,
+    "mean_decay": SHARE,
+    "minibatch_size": COUNT,
+    "n_steps": COUNT,
+    "normalize_advantages": (bool,),
+    "num_envs": COUNT,
+    "num_episodes": COUNT,
+    "num_groups": COUNT,
+    "num_workers": COUNT,
+    "reference_every": (*COUNT, "optional"),
+    "reward_to_go": (bool,),
+    "rms_decay": SHARE,
+    "rms_epsilon": POSITIVE,
+    "target_kl": (*POSITIVE, "optional"),
+    "total_steps": COUNT,
+    "value_coef": NOT_NEGATIVE,
+    "value_epochs": COUNT,
+    "value_learning_rate": POSITIVE,
+}
+
+
+def check_settings(config: Any, **allowed: tuple) -> None:
+    """Check every field of a configuration against what ``SETTINGS`` allows it to be.
+
+    Where an update takes ``num_envs`` times ``horizon`` steps, ``total_steps`` must allow at least one.
+
+    Args:
+        config: a dataclass instance.
+        allowed: ranges of fields that mean something else here, as in ``check_fields``.
 
     Raises:
-        ValueError: it is not a tuple of positive whole numbers.
+        ValueError: names the first field that is wrong, its value, and what is allowed.
     """
-    hidden = config.hidden
-    if not isinstance(hidden, tuple) or any(
-        not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in hidden
-    ):
-        raise ValueError(
-            f"{type(config).__name__}.hidden is {hidden!r}; it must be a tuple of whole numbers ≥ 1"
-        )
+    names = [field.name for field in dataclasses.fields(config)]
+    check_fields(config, **{n: allowed.get(n) or SETTINGS[n] for n in names if n != "hidden"})
+    if "hidden" in names:
+        hidden = config.hidden
+        if not isinstance(hidden, tuple) or any(
+            not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in hidden
+        ):
+            raise ValueError(
+                f"{type(config).__name__}.hidden is {hidden!r}; it must be a tuple of whole numbers ≥ 1"
+            )
+    if {"num_envs", "horizon"} <= set(names):
+        check_fields(config, total_steps=(int, config.num_envs * config.horizon, INF))
 
 
 def check_seed(seed: int) -> int:
@@ -149,21 +225,53 @@ def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm:
     Raises:
         FloatingPointError: the gradient is not finite; the parameters are left as they were.
     """
-    optimizer.zero_grad(set_to_none=False)  # gradients of flattened parameters are views to be kept
-    loss.backward()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)
+    for parameter in parameters:
+        if parameter.grad is not None:  # kept and zeroed: gradients of flattened parameters are views
+            parameter.grad.zero_()
+    loss.backward()
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     if not math.isfinite(norm):
         raise FloatingPointError(
             f"the gradient's norm is {norm.item()} (loss {loss.item():.6g}): training has diverged; "
             "a smaller learning_rate or max_grad_norm usually helps"
         )
+    # As torch.nn.utils.clip_grad_norm_ has it, without its overhead, a tenth of a step with small networks.
+    if norm > max_grad_norm:
+        for gradient in gradients:
+            gradient.mul_(max_grad_norm / (norm + 1e-6))
     optimizer.step()
     return norm
 
 
-def flatten_parameters(module: nn.Module) -> nn.Parameter:
-    """Move all parameters of a module into one vector; they and their gradients become views of it.
+def fit_values(
+    agent: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    epochs: int,
+    minibatch_size: int,
+    generator: torch.Generator,
+) -> float:
+    """Fit V_φ(s) to the targets of a batch by least squares, in several epochs of minibatch steps.
+
+    Book: eq-value-loss.
+
+    Returns:
+        The mean loss over the steps.
+    """
+    rows = []
+    for _ in range(epochs):
+        for part in batch.minibatches(minibatch_size, generator):
+            loss = (agent.value(part.obs) - part.value_targets).square().mean()
+            gradient_step(optimizer, loss, math.inf)
+            rows.append({"value_loss": loss.detach()})
+    return mean_metrics(rows)["value_loss"]
+
+
+def flatten_parameters(parameters: Iterable[nn.Parameter]) -> nn.Parameter:
+    """Move parameters into one vector; they and their gradients become views of it.
 
     An optimiser given the vector does in one operation what it would else do for each small tensor in turn;
     the arithmetic is the same. Call it once, before the optimiser is made, and never reset the gradients to
@@ -172,7 +280,7 @@ def flatten_parameters(module: nn.Module) -> nn.Parameter:
     Returns:
         The vector, ``[P]``.
     """
-    parameters = list(module.parameters())
+    parameters = list(parameters)
     flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
     flat.grad = torch.zeros_like(flat)
     sizes = [parameter.numel() for parameter in parameters]
@@ -180,6 +288,13 @@ def flatten_parameters(module: nn.Module) -> nn.Parameter:
     for parameter, values, gradient in parts:
         parameter.data, parameter.grad = values.view_as(parameter), gradient.view_as(parameter)
     return flat
+
+
+def make_adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+    """Adam over parameters that are moved into one vector (``flatten_parameters``); ε = 1e-5, as in OpenAI's
+    baselines.
+    """
+    return torch.optim.Adam([flatten_parameters(parameters)], learning_rate, eps=1e-5, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -215,21 +330,49 @@ def updates(total: int, history: History, checkpoint: "Checkpoint", progress: bo
     ``history``.
     """
     start = checkpoint.restore()
-    with contextlib.ExitStack() as stack:
-        bar = None
-        if progress:
-            from tqdm.auto import tqdm
-
-            bar = stack.enter_context(tqdm(total=total, initial=start, unit="update", dynamic_ncols=True))
+    with progress_bar(progress, total, start, "update", history) as advance_to:
         for update in range(start, total):
             yield update
-            if (update + 1) % checkpoint.every == 0 or update + 1 == total:
-                checkpoint.save(update + 1)
-            if bar is not None:
-                bar.set_postfix_str(
-                    f"return {history.last.get('episode_return', math.nan):.1f}", refresh=False
-                )
-                bar.update()
+            checkpoint.after(update + 1, last=update + 1 == total)
+            advance_to(update + 1)
+
+
+def updates_within(
+    total_steps: int, history: History, checkpoint: "Checkpoint", progress: bool = False
+) -> Iterator[int]:
+    """The numbers 0, 1, … of a run's updates while the newest ``step`` of ``history`` is below
+    ``total_steps``: for updates that differ in how many steps they take. Otherwise like ``updates``.
+    """
+    start = checkpoint.restore()
+    with progress_bar(progress, total_steps, history.last.get("step", 0), "step", history) as advance_to:
+        for update in itertools.count(start):
+            if history.last.get("step", 0) >= total_steps:
+                return
+            yield update
+            checkpoint.after(update + 1, last=history.last["step"] >= total_steps)
+            advance_to(history.last["step"])
+
+
+@contextlib.contextmanager
+def progress_bar(
+    show: bool, total: int, start: int, unit: str, history: History
+) -> Iterator[Callable[[int], None]]:
+    """A bar on the terminal or in the notebook, or nothing; gives the function that moves it to a number.
+
+    It shows the newest ``episode_return`` of ``history``.
+    """
+    if not show:
+        yield lambda done: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True) as bar:
+
+        def advance_to(done: int) -> None:
+            bar.set_postfix_str(f"return {history.last.get('episode_return', math.nan):.1f}", refresh=False)
+            bar.update(done - bar.n)
+
+        yield advance_to
 
 
 # --- files ---
@@ -365,6 +508,11 @@ class Checkpoint:
             part.load_state_dict(content["parts"][name])
         return content["updates"]
 
+    def after(self, updates: int, last: bool) -> None:
+        """Write the file if it is time to, or if this update was the last."""
+        if last or updates % self.every == 0:
+            self.save(updates)
+
     def save(self, updates: int) -> None:
         """Write the file."""
         if self.path is None:
@@ -373,11 +521,33 @@ class Checkpoint:
         save_file(self.path, {"kind": "checkpoint", "run": self.run, "updates": updates, "parts": parts})
 
 
+@dataclasses.dataclass
+class Number:
+    """A number that changes during a run and belongs in its checkpoint."""
+
+    value: float
+
+    def state_dict(self) -> dict:
+        """The number."""
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take a saved number."""
+        self.value = state["value"]
+
+
 def describe_run(algorithm: str, env_id: EnvSpec, config: Any, seed: int) -> dict[str, Any]:
     """What tells one run from another, as plain values."""
-    name = env_id if isinstance(env_id, str) else f"{env_id.__module__}.{env_id.__qualname__}"
     settings = {f"config.{key}": value for key, value in dataclasses.asdict(config).items()}
-    return {"algorithm": algorithm, "environment": name, "seed": seed, **settings}
+    return {"algorithm": algorithm, "environment": _env_name(env_id), "seed": seed, **settings}
+
+
+def _env_name(env_id: EnvSpec) -> str:
+    if isinstance(env_id, str):
+        return env_id
+    if isinstance(env_id, functools.partial):
+        return f"{_env_name(env_id.func)}{env_id.args}{env_id.keywords}"
+    return f"{env_id.__module__}.{env_id.__qualname__}"
 
 
 def space_to_dict(space: gym.Space) -> dict[str, Any]:

@@ -5,11 +5,37 @@ Each was chosen on seeds that are not used to report results.
 
 from typing import Any
 
+from policyopt.algorithms.a2c import A2CConfig
+from policyopt.algorithms.a3c import A3CConfig
+from policyopt.algorithms.grpo import GRPOConfig
 from policyopt.algorithms.ppo import PPOConfig
+from policyopt.algorithms.ppo_penalty import PPOPenaltyConfig
+from policyopt.algorithms.q_learning import QLearningConfig
+from policyopt.algorithms.reinforce import ReinforceConfig
+from policyopt.algorithms.trpo import TRPOConfig
 
 __all__ = ["TUNED", "tuned_config"]
 
 TUNED: dict[str, dict[str, Any]] = {
+    "q_learning": {
+        "FrozenLake-v1": QLearningConfig(
+            total_steps=60_000,
+            learning_rate=0.3,
+            learning_rate_end=0.0,
+            epsilon_end=0.1,
+            epsilon_fraction=1.0,
+        ),
+        "Taxi-v4": QLearningConfig(total_steps=100_000, learning_rate=1.0, epsilon=0.1, epsilon_end=None),
+    },
+    "reinforce": {
+        "CartPole-v1": ReinforceConfig(learning_rate=1e-2, learning_rate_end=0.0),
+    },
+    "a2c": {
+        "CartPole-v1": A2CConfig(horizon=16, learning_rate=3e-3, learning_rate_end=0.0, gamma=0.98),
+    },
+    "a3c": {
+        "CartPole-v1": A3CConfig(),
+    },
     "ppo": {
         "CartPole-v1": PPOConfig(
             total_steps=50_000,
@@ -33,6 +59,25 @@ TUNED: dict[str, dict[str, Any]] = {
             gamma=0.9,
             gae_lambda=0.95,
         ),
+    },
+    "ppo_penalty": {
+        "CartPole-v1": PPOPenaltyConfig(
+            total_steps=100_000,
+            num_envs=16,
+            horizon=64,
+            epochs=6,
+            minibatch_size=256,
+            learning_rate=4e-3,
+            learning_rate_end=0.0,
+            gamma=0.98,
+            gae_lambda=0.9,
+        ),
+    },
+    "trpo": {
+        "CartPole-v1": TRPOConfig(),
+    },
+    "grpo": {
+        "CartPole-v1": GRPOConfig(learning_rate=5e-3, learning_rate_end=0.0),
     },
 }
 

@@ -22,6 +22,8 @@ def test_show_source_shows_the_installed_code():
     assert method.startswith("def __post_init__(self)")
     assert "\n    inf = " in method
     assert "class PPOConfig" in repr(show_source(ppo.PPOConfig))
+    both = repr(show_source(ppo.ppo_loss, clipped_surrogate))
+    assert both == f"{show_source(ppo.ppo_loss)!r}\n\n\n{source!r}"
     assert repr(show_source(ppo)).startswith('"""Proximal policy optimisation')
 
 
@@ -35,6 +37,8 @@ def test_show_source_html_is_coloured_and_labelled():
 def test_show_source_needs_python_source():
     with pytest.raises(TypeError, match="has no Python source to show"):
         show_source(len)
+    with pytest.raises(TypeError, match="nothing to show"):
+        show_source()
 
 
 def test_style_can_be_told_apart_and_restored():

@@ -5,6 +5,7 @@ from PIL import Image
 
 from policyopt import cli
 from policyopt.agents import load_agent
+from policyopt.tuned import TUNED
 
 SMALL = ["--config.total-steps", "2048", "--eval-episodes", "5", "--quiet"]
 
@@ -36,6 +37,22 @@ def test_train_then_watch(tmp_path, capsys):
     assert (image.format, image.width) == ("GIF", 120)
     assert image.n_frames > 3
     image.close()
+
+
+@pytest.mark.parametrize("name", cli.ALGORITHMS)
+def test_every_algorithm_can_be_trained(name, tmp_path, capsys):
+    env = "FrozenLake-v1" if name == "q_learning" else "CartPole-v1"
+    run("train", name, "--env", env, "--save", tmp_path / "agent.pt", *SMALL)
+    printed = capsys.readouterr().out
+    assert name in printed
+    assert "5 fresh episodes, greedy, mean return" in printed
+    assert load_agent(tmp_path / "agent.pt")[1]["algorithm"] == name
+
+
+def test_every_tuned_setting_belongs_to_its_algorithm():
+    for name, environments in TUNED.items():
+        assert all(type(config) is cli.ALGORITHMS[name][1] for config in environments.values())
+    assert set(TUNED) == set(cli.ALGORITHMS)
 
 
 def test_the_same_seed_gives_the_same_agent(tmp_path):

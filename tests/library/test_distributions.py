@@ -77,3 +77,41 @@ def test_log_prob_gradient_by_finite_differences(kind):
         assert torch.autograd.gradcheck(
             lambda m, s: DiagonalGaussian(m, s).log_prob(actions), (mean, log_std)
         )
+
+
+@pytest.mark.parametrize("kind", ["categorical", "gaussian"])
+def test_kl_equals_torch(kind):
+    if kind == "categorical":
+        logits = torch.randn(2, 4, 5, 6, generator=generator())
+        ours, reference = map(Categorical, logits), (theirs.Categorical(logits=part) for part in logits)
+    else:
+        means, log_stds = (
+            torch.randn(2, 4, 3, generator=generator()),
+            torch.tensor([[-1, 0, 0.5], [0.2, 0, -1]]),
+        )
+        ours = map(DiagonalGaussian, means, log_stds)
+        reference = (
+            theirs.Independent(theirs.Normal(mean, log_std.exp()), 1)
+            for mean, log_std in zip(means, log_stds, strict=True)
+        )
+    p, q = ours
+    torch.testing.assert_close(p.kl(q), theirs.kl_divergence(*reference))
+    torch.testing.assert_close(p.kl(p), torch.zeros_like(p.kl(p)), atol=1e-6, rtol=0)
+    assert (p.kl(q) != q.kl(p)).any()
+
+
+def test_kl_where_a_probability_is_0():
+    sure, even = Categorical(torch.tensor([0.0, -torch.inf])), Categorical(torch.zeros(2))
+    assert sure.kl(even).item() == pytest.approx(torch.tensor(2.0).log().item())
+    assert even.kl(sure).item() == torch.inf
+    assert sure.kl(sure).item() == 0.0
+
+
+@pytest.mark.parametrize("kind", ["categorical", "gaussian"])
+def test_rows_give_the_same_distribution(kind):
+    ours, _ = pair(kind)
+    again = type(ours).from_rows(ours.rows())
+    actions = ours.sample(generator())
+    assert torch.equal(again.log_prob(actions), ours.log_prob(actions)) or kind == "categorical"
+    torch.testing.assert_close(again.log_prob(actions), ours.log_prob(actions))
+    assert ours.rows().shape[:-1] == ours.entropy().shape

@@ -14,6 +14,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from policyopt.agents import load_agent, save_agent
 from policyopt.networks import ActorCritic
+from policyopt.tabular import TabularAgent
 from policyopt.training import load_file, save_file, space_from_dict, space_to_dict, write_whole
 
 
@@ -34,6 +35,18 @@ def test_an_agent_comes_back_as_it_was(action_space, tmp_path):
     np.testing.assert_array_equal(agent.predict(obs)[0], loaded.predict(obs)[0])
     assert loaded.action_space == action_space
     assert [path.name for path in tmp_path.iterdir()] == ["agent.pt"]
+
+
+def test_a_table_comes_back_as_it_was(tmp_path):
+    agent = TabularAgent(Discrete(5, start=2), Discrete(3, start=1))
+    agent.q.copy_(torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    loaded, about = load_agent(save_agent(tmp_path / "agent.pt", agent, environment="Some-v0"))
+    assert type(loaded) is TabularAgent
+    assert about == {"environment": "Some-v0"}
+    assert torch.equal(loaded.q, agent.q)
+    assert loaded.q.dtype == torch.float64
+    assert (loaded.obs_space, loaded.action_space) == (agent.obs_space, agent.action_space)
+    assert loaded.predict(np.arange(2, 7))[0].tolist() == agent.predict(np.arange(2, 7))[0].tolist()
 
 
 def test_spaces_come_back_as_they_were():
@@ -103,6 +116,11 @@ def test_other_contents_are_clear_errors(agent, tmp_path):
     content = load_file(save_agent(tmp_path / "agent.pt", agent), "agent")
     content["hidden"] = [9]
     with pytest.raises(ValueError, match="holds no agent this version of policyopt can rebuild"):
+        load_agent(save_file(tmp_path / "odd.pt", content))
+    table = TabularAgent(Discrete(5), Discrete(3))
+    content = load_file(save_agent(tmp_path / "agent.pt", table), "agent")
+    content["weights"]["q"] = torch.zeros(5, 4)
+    with pytest.raises(ValueError, match=r"(?s)holds no agent .*size mismatch for q"):
         load_agent(save_file(tmp_path / "odd.pt", content))
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from policyopt.returns import discounted_returns, gae, td_errors
+from policyopt.returns import discounted_returns, gae, group_relative_advantages, td_errors
 
 
 def column(*values, dtype=torch.float64):
@@ -157,3 +157,36 @@ def test_gae_equals_stable_baselines3():
     ours = gae(rewards, values, next_values, terminated, truncated, gamma, gae_lambda)
     np.testing.assert_allclose(ours.numpy(), buffer.advantages, atol=1e-5)
     np.testing.assert_allclose((ours + values).numpy(), buffer.returns, atol=1e-5)
+
+
+def test_group_relative_advantages_by_hand():
+    returns = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
+    assert group_relative_advantages(returns, divide_by_std=False).tolist() == [[-1, 1], [0, 0]]
+    half = 1 / (2**0.5 + 1e-4)  # the standard deviation of 1 and 3, with Bessel's correction, is √2
+    assert group_relative_advantages(returns).flatten().tolist() == pytest.approx([-half, half, 0, 0])
+
+
+def test_a_group_of_equal_returns_gives_zero():
+    """The mean of seven times 0.1 is not 0.1 in single precision; the last bit must not be blown up."""
+    for value in (0.1, 0.3, -1e7, 500.0, 0.0):
+        advantages = group_relative_advantages(torch.full((3, 7), value), epsilon=1e-12)
+        assert torch.equal(advantages, torch.zeros(3, 7))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_group_relative_advantages_compare_within_the_group(seed):
+    """They sum to 0, keep the order, and know nothing of a group's level and (divided) of its scale."""
+    generator = torch.Generator().manual_seed(seed)
+    returns = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    advantages = group_relative_advantages(returns)
+    torch.testing.assert_close(advantages.sum(dim=-1), torch.zeros(6).double(), atol=1e-12, rtol=0)
+    assert torch.equal(advantages.argsort(dim=-1), returns.argsort(dim=-1))
+    moved = 100 * returns + torch.arange(6.0).double()[:, None]
+    torch.testing.assert_close(group_relative_advantages(moved), advantages, rtol=1e-3, atol=0)
+    single = torch.stack([group_relative_advantages(row) for row in returns])
+    torch.testing.assert_close(single, advantages)
+
+
+def test_a_group_of_one_is_refused():
+    with pytest.raises(ValueError, match="a group has 1 member; it must have at least 2"):
+        group_relative_advantages(torch.zeros(4, 1))

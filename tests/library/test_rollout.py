@@ -7,8 +7,9 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from policyopt.envs import GridWorld
 from policyopt.networks import ActorCritic
-from policyopt.rollout import Collector, advantage_batch, make_env, make_envs
+from policyopt.rollout import Collector, EpisodeCollector, advantage_batch, make_env, make_envs
 
 
 def make_agent(envs, seed=0):
@@ -226,3 +227,118 @@ def test_bad_environments_are_named():
     same_step = SyncVectorEnv([Counter], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.raises(ValueError, match="must be NEXT_STEP"):
         Collector(same_step, seed=0)
+
+
+def test_a_collector_that_keeps_nothing_has_no_state():
+    envs = make_envs("CartPole-v1", 2)
+    kept, dropped = Collector(envs, seed=0), Collector(envs, seed=0, resumable=False)
+    agent = make_agent(envs)
+    rollouts = []
+    for collector in (kept, dropped):
+        collector._reset()
+        rollouts.append(collector.collect(agent, 30))
+        assert collector.steps_taken == 60
+    assert torch.equal(rollouts[0].all_obs, rollouts[1].all_obs)
+    with pytest.raises(ValueError, match="resumable=False"):
+        dropped.state_dict()
+    envs.close()
+
+
+# --- whole episodes ---
+
+
+class Lengths(gym.Env):
+    """An episode lasts 1 to 6 steps, by chance; reward and observation count them; the long ones are cut off.
+
+    Attributes:
+        steps: how often all instances were asked to step while an episode lasted.
+    """
+
+    observation_space, action_space = Box(-np.inf, np.inf, (2,), np.float32), Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.length, self.step_number = int(self.np_random.integers(1, 7)), 0
+        return np.float32([self.length, 0]), {}
+
+    def step(self, action):
+        self.step_number += 1
+        end = self.step_number == self.length
+        obs = np.float32([self.length, self.step_number])
+        return obs, float(self.step_number), end and self.length < 5, end and self.length >= 5, {}
+
+
+def test_episodes_are_whole_and_first():
+    collector = EpisodeCollector(Lengths, 50, seed=3)
+    episodes = collector.collect(make_agent(collector.envs))
+    lengths = episodes.obs[0, :, 0].long()  # the first observation names the length
+    assert set(lengths.tolist()) == {1, 2, 3, 4, 5, 6}
+    assert episodes.rewards.shape == (6, 50)
+    for n, length in enumerate(lengths.tolist()):
+        assert episodes.valid[:, n].tolist() == [t < length for t in range(6)]
+        assert episodes.all_obs[: length + 1, n, 1].tolist() == list(range(length + 1))
+        assert episodes.rewards[:length, n].tolist() == list(range(1, length + 1))
+        assert episodes.terminated[length - 1, n] == (length < 5)
+        assert episodes.truncated[length - 1, n] == (length >= 5)
+        assert not (episodes.terminated | episodes.truncated)[: length - 1, n].any()
+    assert collector.steps_taken == lengths.sum()
+    assert collector.finished_returns == (lengths * (lengths + 1) / 2).tolist()
+    # The next call plays other episodes.
+    again = collector.collect(make_agent(collector.envs))
+    assert again.obs[0, :, 0].tolist() != episodes.obs[0, :, 0].tolist()
+    collector.close()
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "FrozenLake-v1", Lengths])
+def test_groups_share_their_start_and_nothing_else(env_id):
+    collector = EpisodeCollector(env_id, 12, seed=0, group_size=4)
+    episodes = collector.collect(make_agent(collector.envs))
+    starts = episodes.all_obs[0].reshape(3, 4, -1)
+    assert torch.equal(starts, starts[:, :1].expand_as(starts))
+    if env_id != "FrozenLake-v1":  # which has one start
+        assert len(starts[:, 0].unique(dim=0)) == 3
+    else:  # the ice is slippery: the same actions in the same states must not bring the same luck
+        agent = make_agent(collector.envs)
+        agent.policy_net[-1].bias.data[1] = 100.0  # always the same action
+        lakes = collector.collect(agent)
+        assert len({tuple(column.tolist()) for column in lakes.all_obs.T}) > 6
+    collector.close()
+
+
+def test_the_dynamics_of_cartpole_go_on_from_the_shared_start():
+    """Against one plain environment put into the same state and given the same actions."""
+    collector = EpisodeCollector("CartPole-v1", 6, seed=1, group_size=3)
+    episodes = collector.collect(make_agent(collector.envs))
+    collector.close()
+    env = gym.make("CartPole-v1").unwrapped
+    for n in range(6):
+        env.reset(seed=0)
+        env.state = episodes.all_obs[0, n].double().numpy()
+        env.steps_beyond_terminated = None
+        for t in range(int(episodes.valid[:, n].sum())):
+            obs, _, terminated, _, _ = env.step(int(episodes.actions[t, n]))
+            np.testing.assert_allclose(obs, episodes.all_obs[t + 1, n], atol=1e-4)
+            assert terminated == episodes.terminated[t, n]
+
+
+def test_the_budget_of_steps_is_kept():
+    collector = EpisodeCollector(Lengths, 4, seed=0)
+    agent = make_agent(collector.envs)
+    taken = sum(int(episodes.valid.sum()) for episodes in collector.until(100, agent))
+    assert taken == collector.steps_taken
+    assert 100 - 4 * 6 < taken <= 100
+    with pytest.raises(ValueError, match="total_steps is 3; the first 4 whole episodes take more"):
+        list(EpisodeCollector(Lengths, 4, seed=0).until(3, agent))
+    collector.close()
+
+
+def test_episodes_that_never_end_are_an_error(monkeypatch):
+    monkeypatch.setattr(EpisodeCollector, "max_length", 50)
+    collector = EpisodeCollector(lambda: GridWorld(("S#G",), max_steps=None), 2, seed=0)
+    with pytest.raises(ValueError, match="an episode has not ended after 50 steps; wrap the environment in"):
+        collector.collect(make_agent(collector.envs))
+
+
+def test_groups_must_fill_the_environments():
+    with pytest.raises(ValueError, match="group_size is 3; it must divide the 8 environments"):
+        EpisodeCollector("CartPole-v1", 8, seed=0, group_size=3)

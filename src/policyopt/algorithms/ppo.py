@@ -2,7 +2,6 @@
 algorithm 1.
 """
 
-import math
 from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
@@ -11,17 +10,23 @@ import torch
 from torch import Generator, Tensor
 
 from policyopt.history import History
-from policyopt.losses import clip_fraction, clipped_surrogate, explained_variance, kl_k3, normalize
+from policyopt.losses import (
+    actor_critic_loss,
+    clip_fraction,
+    clipped_surrogate,
+    explained_variance,
+    kl_k3,
+    normalize,
+)
 from policyopt.networks import ActorCritic
 from policyopt.rollout import Batch, Collector, EnvSpec, advantage_batch, make_envs
 from policyopt.training import (
     Checkpoint,
-    check_fields,
-    check_hidden,
+    check_settings,
     describe_run,
-    flatten_parameters,
     gradient_step,
     linear_schedule,
+    make_adam,
     mean_metrics,
     set_learning_rate,
     single_thread,
@@ -55,27 +60,7 @@ class PPOConfig:
     hidden: tuple[int, ...] = (64, 64)  # widths of the hidden layers, policy and value alike
 
     def __post_init__(self) -> None:
-        inf = math.inf
-        check_fields(
-            self,
-            num_envs=(int, 1, inf),
-            horizon=(int, 1, inf),
-            epochs=(int, 1, inf),
-            minibatch_size=(int, 1, inf),
-            learning_rate=(float, 0, inf, "open"),
-            learning_rate_end=(float, 0, inf, "optional"),
-            gamma=(float, 0, 1),
-            gae_lambda=(float, 0, 1),
-            clip=(float, 0, inf, "open"),
-            clip_end=(float, 0, inf, "open", "optional"),
-            normalize_advantages=(bool,),
-            value_coef=(float, 0, inf),
-            entropy_coef=(float, 0, inf),
-            max_grad_norm=(float, 0, inf, "open"),
-            target_kl=(float, 0, inf, "open", "optional"),
-        )
-        check_fields(self, total_steps=(int, self.num_envs * self.horizon, inf))  # at least one update
-        check_hidden(self)
+        check_settings(self)
 
 
 def ppo_loss(
@@ -90,18 +75,16 @@ def ppo_loss(
     ratio = log_ratio.exp()
     advantages = normalize(batch.advantages) if config.normalize_advantages else batch.advantages
     policy_loss = -clipped_surrogate(ratio, advantages, clip).mean()
-    value_loss = (agent.value(batch.obs) - batch.value_targets).square().mean()
-    entropy = dist.entropy().mean()
-    loss = policy_loss + config.value_coef * value_loss
-    if config.entropy_coef > 0:  # a bonus of 0 would still cost its part of the backward pass
-        loss = loss - config.entropy_coef * entropy
-    metrics = {
-        "policy_loss": policy_loss.detach(),
-        "value_loss": value_loss.detach(),
-        "entropy": entropy.detach(),
-        "approximate_kl": kl_k3(log_ratio.detach()).mean(),
-        "clip_fraction": clip_fraction(ratio.detach(), clip),
-    }
+    loss, metrics = actor_critic_loss(
+        policy_loss,
+        agent.value(batch.obs),
+        batch.value_targets,
+        dist.entropy(),
+        config.value_coef,
+        config.entropy_coef,
+    )
+    metrics["approximate_kl"] = kl_k3(log_ratio.detach()).mean()
+    metrics["clip_fraction"] = clip_fraction(ratio.detach(), clip)
     return loss, metrics
 
 
@@ -134,34 +117,11 @@ def train(
     checkpoint_every: int = 10,
     progress: bool = False,
 ) -> tuple[ActorCritic, History]:
-    """Train an agent with PPO.
-
-    Args:
-        env_id: a Gymnasium id, or a callable that makes an environment.
-        config: the settings.
-        seed: everything random follows from it; the same seed on the same machine gives the same numbers
-            to the bit.
-        checkpoint: a file to resume from if it exists, and to write to.
-        checkpoint_every: updates between two writes.
-        progress: show a progress bar.
-
-    Returns:
-        The agent, and one row of metrics for each update.
-
-    Raises:
-        ValueError: an environment, a space, a setting or a file that cannot be used; the message says why.
-        FloatingPointError: training diverged.
-    """
+    """Train an agent with PPO; arguments, results and errors as for all of ``policyopt.algorithms``."""
     weights_seed, play_seed = spawn_seeds(seed, 2)
     with closing(make_envs(env_id, config.num_envs)) as envs, single_thread():
-        agent = ActorCritic(
-            envs.single_observation_space,
-            envs.single_action_space,
-            config.hidden,
-            Generator().manual_seed(weights_seed),
-        )
-        weights = flatten_parameters(agent)
-        optimizer = torch.optim.Adam([weights], config.learning_rate, eps=1e-5, fused=True)
+        agent = ActorCritic.for_envs(envs, config.hidden, weights_seed)
+        optimizer = make_adam(agent.parameters(), config.learning_rate)
         collector, history = Collector(envs, play_seed), History()
         parts = {"agent": agent, "optimizer": optimizer, "collector": collector, "history": history}
         saved = Checkpoint(checkpoint, checkpoint_every, describe_run("ppo", env_id, config, seed), parts)
