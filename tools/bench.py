@@ -1,26 +1,52 @@
 """The tables of `make bench`: how fast the library is, as ratios within one run, and how reliably it learns.
 
-    python tools/bench.py                 # everything
-    python tools/bench.py speed import    # some of it
+    python tools/bench.py                                   # everything
+    python tools/bench.py speed import                      # some of it
+    python tools/bench.py learning --only trpo Acrobot-v1   # runs of these algorithms or environments
 
 Run it on a quiet machine. Speeds are medians over seeds, measured in turn with the peer's in one process;
-both have trained once beforehand, so that neither pays for torch's late imports.
+both have trained once beforehand, so that neither pays for torch's late imports. Learning is compared with
+nothing, so its seeds run side by side, one process for each core.
 """
 
 import argparse
+import dataclasses
+import functools
+import itertools
+import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import gymnasium as gym
+import psutil
 import torch
 
-from policyopt import TUNED, PPOConfig, evaluate, ppo
+from policyopt import TUNED, A2CConfig, PPOConfig, TRPOConfig, a2c, a3c, evaluate, ppo, trpo
+from policyopt.cli import ALGORITHMS
 
-SOLVED = {"CartPole-v1": 475.0, "Pendulum-v1": -200.0}
+SOLVED = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "Pendulum-v1": -200.0}
+# How many of ten seeds are wanted to reach that.
+WANTED = {
+    ("reinforce", "CartPole-v1"): 8,
+    ("a2c", "CartPole-v1"): 9,
+    ("a2c", "Acrobot-v1"): 9,
+    ("a3c", "CartPole-v1"): 8,
+    ("ppo", "CartPole-v1"): 9,
+    ("ppo", "Acrobot-v1"): 9,
+    ("ppo", "Pendulum-v1"): 9,
+    ("ppo_penalty", "CartPole-v1"): 9,
+    ("trpo", "CartPole-v1"): 9,
+    ("trpo", "Acrobot-v1"): 9,
+    ("trpo", "Pendulum-v1"): 9,
+    ("grpo", "CartPole-v1"): 9,
+}
 
 
 def seconds(call: Callable) -> tuple[float, object]:
@@ -85,36 +111,193 @@ def bench_speed(seeds: int) -> None:
     )
 
 
-def bench_throughput(seeds: int) -> None:
-    """Environment steps a second with the same settings."""
+def peer_ppo(num_envs: int, horizon: int, steps: int, seed: int) -> None:
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
 
-    steps = 8 * 128 * 10
-    config = PPOConfig(total_steps=steps, num_envs=8, horizon=128, epochs=10, minibatch_size=256)
-    threads, ours, theirs, single = torch.get_num_threads(), [], [], []
+    envs = make_vec_env("CartPole-v1", num_envs, seed=seed)
+    PPO("MlpPolicy", envs, n_steps=horizon, batch_size=256, n_epochs=10, seed=seed).learn(steps)
 
-    def peer(seed: int) -> None:
-        envs = make_vec_env("CartPole-v1", 8, seed=seed)
-        PPO("MlpPolicy", envs, n_steps=128, batch_size=256, n_epochs=10, seed=seed).learn(steps)
 
-    for seed in range(seeds):
-        ours.append(steps / seconds(lambda seed=seed: ppo.train("CartPole-v1", config, seed))[0])
-        theirs.append(steps / seconds(lambda seed=seed: peer(seed))[0])
-        torch.set_num_threads(1)
-        single.append(steps / seconds(lambda seed=seed: peer(seed))[0])
-        torch.set_num_threads(threads)
-    ratio = statistics.median(ours) / max(statistics.median(theirs), statistics.median(single))
+def peer_a2c(num_envs: int, horizon: int, steps: int, seed: int) -> None:
+    from stable_baselines3 import A2C
+    from stable_baselines3.common.env_util import make_vec_env
+
+    A2C("MlpPolicy", make_vec_env("CartPole-v1", num_envs, seed=seed), n_steps=horizon, seed=seed).learn(
+        steps
+    )
+
+
+def peer_trpo(num_envs: int, horizon: int, steps: int, seed: int) -> None:
+    from sb3_contrib import TRPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    envs = make_vec_env("CartPole-v1", num_envs, seed=seed)
+    TRPO(
+        "MlpPolicy",
+        envs,
+        n_steps=horizon,
+        batch_size=128,
+        n_critic_updates=10,
+        cg_max_steps=10,
+        cg_damping=0.1,
+        seed=seed,
+    ).learn(steps)
+
+
+# For each: how to train with both, the environments, the steps of each between updates, and the ratio wanted.
+# What is not named here (networks of 64 and 64 units, γ, …) is the same by both libraries' defaults.
+EQUAL_SETTINGS = {
+    "PPO": (
+        lambda steps, seed: ppo.train(
+            "CartPole-v1", PPOConfig(total_steps=steps, num_envs=8, horizon=128, minibatch_size=256), seed
+        ),
+        peer_ppo,
+        8,
+        128,
+        1.5,
+    ),
+    "A2C": (
+        lambda steps, seed: a2c.train(
+            "CartPole-v1", A2CConfig(total_steps=steps, num_envs=16, horizon=5), seed
+        ),
+        peer_a2c,
+        16,
+        5,
+        2,
+    ),
+    "TRPO": (
+        lambda steps, seed: trpo.train(
+            "CartPole-v1", TRPOConfig(total_steps=steps, num_envs=8, horizon=128, minibatch_size=128), seed
+        ),
+        peer_trpo,
+        8,
+        128,
+        2,
+    ),
+}
+
+
+def bench_throughput(seeds: int, steps: int = 10_240) -> None:
+    """Environment steps a second with the same settings."""
+    threads = torch.get_num_threads()
+    rows = [("algorithm", "environments × steps", "policyopt", "peer", "peer, one thread", "ratio", "wanted")]
+    for name, (ours, peer, num_envs, horizon, wanted) in EQUAL_SETTINGS.items():
+        speeds: list[list[float]] = [[], [], []]
+        theirs = functools.partial(peer, num_envs, horizon, steps)
+        ours(steps, 0), theirs(0)
+        for seed in range(seeds):
+            speeds[0].append(steps / seconds(functools.partial(ours, steps, seed))[0])
+            speeds[1].append(steps / seconds(functools.partial(theirs, seed))[0])
+            torch.set_num_threads(1)
+            speeds[2].append(steps / seconds(functools.partial(theirs, seed))[0])
+            torch.set_num_threads(threads)
+        our_speed, default, single = map(statistics.median, speeds)
+        ratio = f"{our_speed / max(default, single):.2f}"
+        numbers = (f"{speed:,.0f}" for speed in (our_speed, default, single))
+        rows.append((name, f"{num_envs} × {horizon}", *numbers, ratio, f"at least {wanted}"))
     print_table(
-        f"CartPole-v1, 8 environments × 128 steps, batch 256, 10 epochs, medians over {seeds} seeds",
+        f"CartPole-v1, environment steps a second, medians over {seeds} seeds; peers are Stable-Baselines3 "
+        f"and sb3-contrib, by default with {threads} threads; the ratio is to the faster of their two runs",
+        rows,
+    )
+
+
+def bench_workers(seeds: int, steps: int = 60_000) -> None:
+    """A3C with two workers against one."""
+    speeds: dict[int, list[float]] = {1: [], 2: []}
+    for seed, workers in itertools.product(range(seeds), speeds):
+        config = dataclasses.replace(
+            TUNED["a3c"]["CartPole-v1"], total_steps=steps, num_workers=workers, learning_rate_end=None
+        )
+        taken, _ = seconds(functools.partial(a3c.train, "CartPole-v1", config, seed))
+        speeds[workers].append(steps / taken)
+    one, two = (statistics.median(speeds[workers]) for workers in (1, 2))
+    print_table(
+        f"A3C on CartPole-v1, {steps:,} steps with the start of the processes, medians over {seeds} seeds",
         [
-            ("who", "environment steps a second", ""),
-            ("policyopt", f"{statistics.median(ours):,.0f}", ""),
-            (f"Stable-Baselines3, {threads} threads", f"{statistics.median(theirs):,.0f}", ""),
-            ("Stable-Baselines3, one thread", f"{statistics.median(single):,.0f}", ""),
-            ("ratio to the faster of these", f"{ratio:.2f}", "at least 1.5 is wanted"),
+            ("workers", "environment steps a second", "ratio"),
+            ("1", f"{one:,.0f}", ""),
+            ("2", f"{two:,.0f}", f"{two / one:.2f}"),
         ],
     )
+
+
+def bench_environments(seeds: int, batch: int = 1024) -> None:
+    """PPO with 1 to 1,024 environments, the batch of an update kept at 1,024 steps."""
+    rows = [("environments × steps", "steps a second", "steps to 475", "seconds to 475")]
+    budgets = [25_000, 50_000, 100_000, 200_000]
+    for num_envs in (1, 4, 16, 64, 256, 1024):
+        tuned = dataclasses.replace(TUNED["ppo"]["CartPole-v1"], num_envs=num_envs, horizon=batch // num_envs)
+        label, reached = f"{num_envs} × {batch // num_envs}", None
+        for budget in budgets:
+            runs, config = [], dataclasses.replace(tuned, total_steps=budget)
+            for seed in range(seeds):
+                taken, (agent, history) = seconds(functools.partial(ppo.train, "CartPole-v1", config, seed))
+                mean = evaluate(agent, "CartPole-v1", 100, seed=seed + 1_000_000).mean()
+                runs.append((taken, history.last["step"], mean))
+            speed = statistics.median(step / taken for taken, step, _ in runs)
+            if all(mean >= SOLVED["CartPole-v1"] for *_, mean in runs):
+                reached = statistics.median(taken for taken, *_ in runs)
+                break
+        rows.append(
+            (
+                label,
+                f"{speed:,.0f}",
+                f"{runs[0][1]:,}" if reached else f"not in {budgets[-1]:,}",
+                f"{reached:.1f}" if reached else "",
+            )
+        )
+    print_table(
+        f"PPO on CartPole-v1: the shortest run of {', '.join(f'{b:,}' for b in budgets)} steps after which "
+        f"all {seeds} seeds have a greedy mean return ≥ 475",
+        rows,
+    )
+
+
+def peak_memory(name: str) -> tuple[float, str]:
+    """Peak memory in MB of a fresh process that trains with the tuned settings, its children included."""
+    code = (
+        "import resource\n"
+        "from policyopt import TUNED\n"
+        "from policyopt.cli import ALGORITHMS\n"
+        "if __name__ == '__main__':\n"
+        f"    env_id, config = next(iter(TUNED[{name!r}].items()))\n"
+        f"    ALGORITHMS[{name!r}][2](env_id, config, 0)\n"
+        "    print(env_id, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+    )
+    process = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    peak, done = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.1):
+            total = 0
+            for part in [process, *process.children(recursive=True)]:
+                try:
+                    total += part.memory_full_info().pss  # pages that are shared are counted once
+                except psutil.Error:
+                    continue  # it has ended meanwhile
+            peak = max(peak, total / 2**20)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    printed, _ = process.communicate()
+    done.set()
+    watcher.join()
+    if process.returncode:
+        raise RuntimeError(f"training with {name} failed")
+    env_id, resident = printed.split()
+    return max(peak, float(resident)) if name != "a3c" else peak, env_id
+
+
+def bench_memory() -> None:
+    """Peak memory of each algorithm."""
+    rows = [("algorithm", "task", "peak memory, MB", "")]
+    for name in ALGORITHMS:
+        peak, env_id = peak_memory(name)
+        rows.append((ALGORITHMS[name][0], env_id, f"{peak:,.0f}", "below 500 is wanted"))
+    print_table("Peak memory of a process that imports the library and trains with the tuned settings", rows)
 
 
 def bench_import(repeats: int = 5) -> None:
@@ -140,35 +323,53 @@ def bench_import(repeats: int = 5) -> None:
     )
 
 
-def bench_learning(seeds: int) -> None:
+def learn(name: str, env_id: str, seed: int) -> tuple[float, int, float]:
+    """Greedy mean return over 100 fresh episodes, the steps taken, and the seconds of training."""
+    start = time.perf_counter()
+    agent, history = ALGORITHMS[name][2](env_id, TUNED[name][env_id], seed)
+    taken = time.perf_counter() - start
+    return evaluate(agent, env_id, 100, seed=seed + 1_000_000).mean(), history.last["step"], taken
+
+
+def bench_learning(seeds: int, only: list[str]) -> None:
     """Greedy mean return over 100 fresh episodes, tuned settings, several seeds."""
-    rows = [("environment", "steps", "returns by seed", "reached", "seconds a seed")]
-    for env_id, config in TUNED["ppo"].items():
-        means, taken = [], []
-        for seed in range(seeds):
-            duration, (agent, history) = seconds(
-                lambda env_id=env_id, seed=seed: ppo.train(env_id, TUNED["ppo"][env_id], seed)
-            )
-            taken.append(duration)
-            means.append(evaluate(agent, env_id, 100, seed=seed + 1_000_000).mean())
-        reached = sum(mean >= SOLVED[env_id] for mean in means)
-        rows.append(
-            (
+    rows = [("algorithm", "environment", "steps", "returns by seed", "reached", "wanted", "seconds a seed")]
+    runs = [(name, env_id) for name, tuned in TUNED.items() for env_id in tuned if env_id in SOLVED]
+    algorithms, environments = set(only) & set(TUNED), set(only) & set(SOLVED)
+    runs = [
+        (name, env_id)
+        for name, env_id in runs
+        if (not algorithms or name in algorithms) and (not environments or env_id in environments)
+    ]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+        pending = {run: [pool.submit(learn, *run, seed) for seed in range(seeds)] for run in runs}
+        for (name, env_id), futures in pending.items():
+            means, steps, taken = zip(*(future.result() for future in futures), strict=True)
+            reached = sum(mean >= SOLVED[env_id] for mean in means)
+            wanted = WANTED.get((name, env_id))
+            row = (
+                ALGORITHMS[name][0],
                 env_id,
-                f"{history.last['step']:,} of {config.total_steps:,}",
+                f"{max(steps):,} of {TUNED[name][env_id].total_steps:,}",
                 " ".join(f"{mean:.0f}" for mean in means),
                 f"{reached} of {seeds} ≥ {SOLVED[env_id]:.0f}",
+                "" if wanted is None else f"{wanted} of 10",
                 f"{statistics.median(taken):.1f}",
             )
-        )
-    print_table(f"PPO, greedy mean return over 100 fresh episodes, {seeds} seeds", rows)
+            rows.append(row)
+            print("  " + "  ".join(row), flush=True)
+    print_table(f"Greedy mean return over 100 fresh episodes, {seeds} seeds", rows)
 
 
 SECTIONS = {
-    "speed": lambda: bench_speed(seeds=3),
-    "throughput": lambda: bench_throughput(seeds=5),
-    "import": bench_import,
-    "learning": lambda: bench_learning(seeds=10),
+    "speed": lambda only: bench_speed(seeds=3),
+    "throughput": lambda only: bench_throughput(seeds=5),
+    "workers": lambda only: bench_workers(seeds=3),
+    "environments": lambda only: bench_environments(seeds=3),
+    "memory": lambda only: bench_memory(),
+    "import": lambda only: bench_import(),
+    "learning": lambda only: bench_learning(seeds=10, only=only),
 }
 
 
@@ -179,15 +380,26 @@ def main() -> None:
     parser.add_argument(
         "sections", nargs="*", metavar="SECTION", help=f"any of {', '.join(SECTIONS)}; all by default"
     )
-    chosen = parser.parse_args().sections or list(SECTIONS)
+    names = [*TUNED, *SOLVED]
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        choices=names,
+        help=f"of learning: {', '.join(names)}",
+    )
+    arguments = parser.parse_args()
+    chosen = arguments.sections or list(SECTIONS)
     unknown = set(chosen) - set(SECTIONS)
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     warnings.filterwarnings("ignore", module="stable_baselines3")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads by default")
-    warm_up()
+    if set(chosen) & {"speed", "throughput", "environments"}:
+        warm_up()
     for name in chosen:
-        SECTIONS[name]()
+        SECTIONS[name](arguments.only)
 
 
 if __name__ == "__main__":
