@@ -17,7 +17,7 @@ from PIL import Image
 
 from policyopt import RandomAgent, evaluate, make_env, ppo, tuned_config
 from policyopt.book import COLORS, animation, episode_frames, use_style
-from policyopt.training import write_whole
+from policyopt.files import write_whole
 from policyopt.widgets.balance import PACKAGED_POLICY, export_mlp
 
 mpl.use("agg")

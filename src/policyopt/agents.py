@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Generator
 
+from policyopt.files import load_file, save_file, space_from_dict, space_to_dict
 from policyopt.networks import Actor, ActorCritic
 from policyopt.tabular import TabularAgent
-from policyopt.training import load_file, save_file, space_from_dict, space_to_dict
 
 __all__ = ["load_agent", "save_agent"]
 

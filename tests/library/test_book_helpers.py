@@ -20,7 +20,7 @@ def test_show_source_shows_the_installed_code():
     assert repr(source) == inspect.getsource(clipped_surrogate).rstrip()
     method = repr(show_source(ppo.PPOConfig.__post_init__))
     assert method.startswith("def __post_init__(self)")
-    assert "\n    inf = " in method
+    assert "\n    check_settings(self" in method
     assert "class PPOConfig" in repr(show_source(ppo.PPOConfig))
     both = repr(show_source(ppo.ppo_loss, clipped_surrogate))
     assert both == f"{show_source(ppo.ppo_loss)!r}\n\n\n{source!r}"

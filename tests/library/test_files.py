@@ -13,9 +13,9 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
 from policyopt.agents import load_agent, save_agent
+from policyopt.files import load_file, save_file, space_from_dict, space_to_dict, write_whole
 from policyopt.networks import ActorCritic
 from policyopt.tabular import TabularAgent
-from policyopt.training import load_file, save_file, space_from_dict, space_to_dict, write_whole
 
 
 @pytest.fixture

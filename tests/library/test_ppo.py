@@ -19,7 +19,8 @@ from policyopt.agents import save_agent
 from policyopt.algorithms import ppo
 from policyopt.networks import ActorCritic
 from policyopt.rollout import Batch, Collector, advantage_batch
-from policyopt.training import flatten_parameters, gradient_step, make_adam, spawn_seeds
+from policyopt.settings import spawn_seeds
+from policyopt.training import flatten_parameters, gradient_step, make_adam
 
 PROBE_CONFIG = ppo.PPOConfig(
     total_steps=8_192,

@@ -251,6 +251,18 @@ def test_a_worker_may_die_in_the_middle_of_a_message():
 # --- ends ---
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_is_not_a_workers_to_answer():
+    def report_on():
+        while True:
+            yield os.getpid()
+            time.sleep(0.05)
+
+    with contextlib.closing(run_workers(report_on, [()])) as reports:
+        os.kill(next(reports), signal.SIGINT)
+        assert len([next(reports) for _ in range(20)]) == 20
+
+
 def test_an_error_in_the_loop_ends_the_workers():
     def fail_after_two_reports():
         with contextlib.closing(run_workers(rest_after_the_first_report, [()] * 2)) as reports:
@@ -268,9 +280,10 @@ def test_workers_end_when_their_server_is_killed():
     with contextlib.closing(run_workers(rest_after_the_first_report, [()] * 2)) as reports:
         pids = [next(reports), next(reports)]
         psutil.Process(pids[0]).parent().kill()
-        with pytest.raises(WorkerError, match=r"worker . died"):
+        with pytest.raises(WorkerError, match=r"worker . died") as caught:
             next(reports)
     assert_soon(lambda: not running(pids))
+    del caught  # until here it held everything the iterator knew, as a notebook's last error does
     assert sorted(run_workers(count_to, [(1,), (1,)])) == [0, 0]  # there is a new one
 
 

@@ -9,20 +9,18 @@ from os import PathLike
 import torch
 from torch import Tensor
 
+from policyopt.files import Checkpoint, describe_run
 from policyopt.history import History
 from policyopt.losses import actor_critic_loss, explained_variance, policy_gradient
 from policyopt.networks import ActorCritic
 from policyopt.rollout import Batch, Collector, EnvSpec, advantage_batch, make_envs
+from policyopt.settings import check_settings, spawn_seeds
 from policyopt.training import (
-    Checkpoint,
-    check_settings,
-    describe_run,
     flatten_parameters,
     gradient_step,
     linear_schedule,
     set_learning_rate,
     single_thread,
-    spawn_seeds,
     updates,
 )
 

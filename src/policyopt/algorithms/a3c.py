@@ -17,15 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from policyopt.files import Checkpoint, describe_run
 from policyopt.history import History
 from policyopt.losses import actor_critic_loss, policy_gradient
 from policyopt.networks import ActorCritic
 from policyopt.processes import Budget, run_workers
 from policyopt.rollout import Batch, Collector, EnvSpec, advantage_batch, make_envs
+from policyopt.settings import check_settings, spawn_seeds
 from policyopt.training import (
-    Checkpoint,
-    check_settings,
-    describe_run,
     flatten_parameters,
     gradient_step,
     linear_schedule,
@@ -33,7 +32,6 @@ from policyopt.training import (
     progress_bar,
     set_learning_rate,
     single_thread,
-    spawn_seeds,
 )
 
 __all__ = ["A3CConfig", "SharedRMSprop", "a3c_loss", "play", "train"]

@@ -19,22 +19,20 @@ from os import PathLike
 import torch
 from torch import Generator, Tensor
 
+from policyopt.files import Checkpoint, describe_run
 from policyopt.history import History
 from policyopt.losses import clip_fraction, clipped_surrogate, kl_k3
 from policyopt.networks import Actor
 from policyopt.returns import group_relative_advantages
 from policyopt.rollout import EnvSpec, EpisodeCollector, Rollout, Steps
+from policyopt.settings import check_settings, spawn_seeds
 from policyopt.training import (
-    Checkpoint,
-    check_settings,
-    describe_run,
     gradient_step,
     linear_schedule,
     make_adam,
     mean_metrics,
     set_learning_rate,
     single_thread,
-    spawn_seeds,
     updates_within,
 )
 

@@ -9,22 +9,19 @@ from os import PathLike
 import torch
 from torch import Generator, Tensor
 
+from policyopt.files import Checkpoint, Number, describe_run
 from policyopt.history import History
 from policyopt.losses import actor_critic_loss, explained_variance, normalize
 from policyopt.networks import ActorCritic
 from policyopt.rollout import Batch, Collector, EnvSpec, advantage_batch, make_envs
+from policyopt.settings import check_settings, spawn_seeds
 from policyopt.training import (
-    Checkpoint,
-    Number,
-    check_settings,
-    describe_run,
     gradient_step,
     linear_schedule,
     make_adam,
     mean_metrics,
     set_learning_rate,
     single_thread,
-    spawn_seeds,
     updates,
 )
 

@@ -11,17 +11,12 @@ from os import PathLike
 import gymnasium as gym
 import numpy as np
 
+from policyopt.files import Checkpoint, describe_run
 from policyopt.history import History
 from policyopt.rollout import EnvSpec, make_env
+from policyopt.settings import check_settings, spawn_seeds
 from policyopt.tabular import TabularAgent
-from policyopt.training import (
-    Checkpoint,
-    check_settings,
-    describe_run,
-    linear_schedule,
-    spawn_seeds,
-    updates_within,
-)
+from policyopt.training import linear_schedule, updates_within
 
 __all__ = ["Learner", "QLearningConfig", "q_update", "td_target", "train"]
 

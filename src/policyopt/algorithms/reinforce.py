@@ -10,23 +10,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from policyopt.files import Checkpoint, Number, describe_run
 from policyopt.history import History
 from policyopt.losses import explained_variance, normalize, policy_gradient
 from policyopt.networks import Actor, ActorCritic
 from policyopt.returns import discounted_returns
 from policyopt.rollout import Batch, EnvSpec, EpisodeCollector, Rollout
+from policyopt.settings import check_settings, spawn_seeds
 from policyopt.training import (
-    Checkpoint,
-    Number,
-    check_settings,
-    describe_run,
     fit_values,
     gradient_step,
     linear_schedule,
     make_adam,
     set_learning_rate,
     single_thread,
-    spawn_seeds,
     updates_within,
 )
 

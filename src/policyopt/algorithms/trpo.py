@@ -9,21 +9,13 @@ from os import PathLike
 import torch
 from torch import Tensor
 
+from policyopt.files import Checkpoint, describe_run
 from policyopt.history import History
 from policyopt.losses import explained_variance, normalize
 from policyopt.networks import ActorCritic
 from policyopt.rollout import Batch, Collector, EnvSpec, advantage_batch, make_envs
-from policyopt.training import (
-    Checkpoint,
-    check_settings,
-    describe_run,
-    fit_values,
-    flatten_parameters,
-    make_adam,
-    single_thread,
-    spawn_seeds,
-    updates,
-)
+from policyopt.settings import check_settings, spawn_seeds
+from policyopt.training import fit_values, flatten_parameters, make_adam, single_thread, updates
 from policyopt.trust_region import conjugate_gradient, fisher_vector_product, line_search
 
 __all__ = ["TRPOConfig", "surrogate_and_kl", "train", "trust_region_step"]
