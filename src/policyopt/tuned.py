@@ -32,9 +32,10 @@ TUNED: dict[str, dict[str, Any]] = {
     },
     "a2c": {
         "CartPole-v1": A2CConfig(horizon=16, learning_rate=3e-3, learning_rate_end=0.0, gamma=0.98),
+        "Acrobot-v1": A2CConfig(horizon=16, learning_rate=2e-3, learning_rate_end=0.0),
     },
     "a3c": {
-        "CartPole-v1": A3CConfig(),
+        "CartPole-v1": A3CConfig(total_steps=300_000, gamma=0.98),
     },
     "ppo": {
         "CartPole-v1": PPOConfig(
@@ -47,6 +48,17 @@ TUNED: dict[str, dict[str, Any]] = {
             learning_rate_end=0.0,
             gamma=0.98,
             gae_lambda=0.9,
+        ),
+        "Acrobot-v1": PPOConfig(
+            total_steps=200_000,
+            num_envs=16,
+            horizon=128,
+            epochs=6,
+            minibatch_size=256,
+            learning_rate=2e-3,
+            learning_rate_end=0.0,
+            gamma=0.99,
+            gae_lambda=0.95,
         ),
         "Pendulum-v1": PPOConfig(
             total_steps=200_000,
@@ -75,6 +87,10 @@ TUNED: dict[str, dict[str, Any]] = {
     },
     "trpo": {
         "CartPole-v1": TRPOConfig(),
+        "Acrobot-v1": TRPOConfig(total_steps=200_000, num_envs=16),
+        "Pendulum-v1": TRPOConfig(
+            total_steps=200_000, horizon=256, max_kl=0.02, value_learning_rate=3e-3, gamma=0.9
+        ),
     },
     "grpo": {
         "CartPole-v1": GRPOConfig(learning_rate=5e-3, learning_rate_end=0.0),
