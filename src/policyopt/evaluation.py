@@ -1,10 +1,11 @@
 """How good an agent is: fresh episodes, whole ones, their returns."""
 
+import itertools
 from typing import Protocol
 
 import numpy as np
 
-from policyopt.rollout import EnvSpec, make_envs
+from policyopt.rollout import EnvSpec, check_ends, make_envs
 
 __all__ = ["Agent", "RandomAgent", "evaluate"]
 
@@ -51,7 +52,7 @@ def evaluate(
         The returns, ``[episodes]``.
 
     Raises:
-        ValueError: no such environment, or no episode asked for.
+        ValueError: no such environment, no episode asked for, or one that does not end.
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; it must be at least 1")
@@ -60,11 +61,14 @@ def evaluate(
         obs, _ = envs.reset(seed=seed)
         returns = np.zeros(episodes)
         running = np.ones(episodes, dtype=bool)
-        while running.any():
+        for steps in itertools.count(1):
+            check_ends(steps)
             actions, _ = agent.predict(obs, deterministic=deterministic)
             obs, rewards, terminated, truncated, _ = envs.step(np.asarray(actions))
             returns += rewards * running
             running &= ~(terminated | truncated)
+            if not running.any():
+                break
     finally:
         envs.close()
     return returns

@@ -30,6 +30,8 @@ __all__ = [
 
 EnvSpec = str | Callable[[], gym.Env]
 
+MAX_EPISODE_STEPS = 100_000  # an episode longer than this is taken for one that never ends
+
 
 def make_env(env_id: EnvSpec, **kwargs) -> gym.Env:
     """One environment from a Gymnasium id or from a callable that makes it.
@@ -152,6 +154,19 @@ def check_finite(what: str, values: np.ndarray, steps: int) -> None:
         raise ValueError(
             f"{what} of environment {where[0]} after {steps} steps is {bad} "
             f"(component {where[1]}); environments must give finite numbers"
+        )
+
+
+def check_ends(steps: int) -> None:
+    """Refuse an episode that goes on for ever.
+
+    Raises:
+        ValueError: it has taken more than ``MAX_EPISODE_STEPS``.
+    """
+    if steps > MAX_EPISODE_STEPS:
+        raise ValueError(
+            f"an episode has not ended after {MAX_EPISODE_STEPS:,} steps; wrap the environment in "
+            "gymnasium.wrappers.TimeLimit"
         )
 
 
@@ -315,8 +330,6 @@ class EpisodeCollector:
         ValueError: no such environment, or a group size that does not divide N.
     """
 
-    max_length = 100_000  # steps an episode may take before it is taken for one that never ends
-
     def __init__(self, env_id: EnvSpec, num_envs: int, seed: int, group_size: int = 1):
         if num_envs % group_size:
             raise ValueError(f"group_size is {group_size}; it must divide the {num_envs} environments")
@@ -392,11 +405,7 @@ class EpisodeCollector:
             running = running & ~(terminated | truncated)
             # The array that was returned may be the environments' own, which the next step overwrites.
             obs = np.array(next_obs)
-            if len(columns["rewards"]) > self.max_length:
-                raise ValueError(
-                    f"an episode has not ended after {self.max_length} steps; "
-                    "wrap the environment in gymnasium.wrappers.TimeLimit"
-                )
+            check_ends(len(columns["rewards"]))
         columns["all_obs"].append(torch.from_numpy(obs))
         self.steps_taken += steps
         self.finished_returns += returns.tolist()

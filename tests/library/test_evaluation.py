@@ -1,8 +1,10 @@
+import functools
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from policyopt.envs import ConstantProbe, ObservationActionProbe
+from policyopt.envs import ConstantProbe, GridWorld, ObservationActionProbe
 from policyopt.evaluation import RandomAgent, evaluate
 
 
@@ -94,3 +96,10 @@ def test_bad_input():
         evaluate(Constant(0), "CartPole-v1", episodes=0)
     with pytest.raises(ValueError, match="cannot make the environment 'Nope-v0'"):
         evaluate(Constant(0), "Nope-v0")
+
+
+def test_an_episode_that_never_ends_is_an_error(monkeypatch):
+    monkeypatch.setattr("policyopt.rollout.MAX_EPISODE_STEPS", 50)
+    endless = functools.partial(GridWorld, ("S#G",), max_steps=None)
+    with pytest.raises(ValueError, match="an episode has not ended after 50 steps; wrap the environment in"):
+        evaluate(RandomAgent(endless().action_space), endless, 2)

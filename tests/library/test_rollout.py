@@ -333,7 +333,7 @@ def test_the_budget_of_steps_is_kept():
 
 
 def test_episodes_that_never_end_are_an_error(monkeypatch):
-    monkeypatch.setattr(EpisodeCollector, "max_length", 50)
+    monkeypatch.setattr("policyopt.rollout.MAX_EPISODE_STEPS", 50)
     collector = EpisodeCollector(lambda: GridWorld(("S#G",), max_steps=None), 2, seed=0)
     with pytest.raises(ValueError, match="an episode has not ended after 50 steps; wrap the environment in"):
         collector.collect(make_agent(collector.envs))

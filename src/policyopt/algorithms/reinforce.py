@@ -140,9 +140,8 @@ def train(
             loss, metrics = reinforce_loss(agent, batch, config)
             metrics["grad_norm"] = gradient_step(optimizer, loss, config.max_grad_norm)
             # The baseline learns last: of these episodes it must know nothing when they are weighed.
-            mean_return.value += (1 - config.mean_decay) * (
-                batch.value_targets.mean().item() - mean_return.value
-            )
+            returns = batch.value_targets if config.reward_to_go else batch.advantages + batch.values
+            mean_return.value += (1 - config.mean_decay) * (returns.mean().item() - mean_return.value)
             if learned:
                 metrics["explained_variance"] = explained_variance(batch.values, batch.value_targets)
                 metrics["value_loss"] = fit_values(
