@@ -28,7 +28,7 @@ import gymnasium as gym
 import psutil
 import torch
 
-from policyopt import TUNED, A2CConfig, PPOConfig, TRPOConfig, a2c, a3c, evaluate, ppo, trpo
+from policyopt import TUNED, A2CConfig, PPOConfig, TRPOConfig, a2c, a3c, evaluate, grpo, ppo, trpo
 from policyopt.cli import ALGORITHMS
 
 SOLVED = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "Pendulum-v1": -200.0}
@@ -364,6 +364,32 @@ def bench_learning(seeds: int, only: list[str]) -> None:
     print_table(f"Greedy mean return over 100 fresh episodes, {seeds} seeds", rows)
 
 
+def learn_with_credit(credit: str, gamma: float, seed: int) -> float:
+    config = dataclasses.replace(TUNED["grpo"]["Pendulum-v1"], credit=credit, gamma=gamma)
+    agent, _ = grpo.train("Pendulum-v1", config, seed)
+    return evaluate(agent, "Pendulum-v1", 100, seed=seed + 1_000_000).mean()
+
+
+def bench_credit(seeds: int) -> None:
+    """Why GRPO fails on Pendulum: the same runs with each action judged by less of what came after it."""
+    kinds = {
+        "the return of the episode": ("outcome", 1.0),
+        "the rewards after the step": ("to_go", 1.0),
+        "those, γ = 0.9": ("to_go", 0.9),
+    }
+    rows = [("an action is judged by", "returns by seed", "mean")]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+        pending = {
+            name: [pool.submit(learn_with_credit, *kind, seed) for seed in range(seeds)]
+            for name, kind in kinds.items()
+        }
+        for name, futures in pending.items():
+            means = [future.result() for future in futures]
+            rows.append((name, " ".join(f"{mean:.0f}" for mean in means), f"{statistics.mean(means):.0f}"))
+    print_table("GRPO on Pendulum-v1, greedy mean return over 100 fresh episodes", rows)
+
+
 SECTIONS = {
     "speed": lambda only: bench_speed(seeds=3),
     "throughput": lambda only: bench_throughput(seeds=5),
@@ -371,6 +397,7 @@ SECTIONS = {
     "environments": lambda only: bench_environments(seeds=3),
     "memory": lambda only: bench_memory(),
     "import": lambda only: bench_import(),
+    "credit": lambda only: bench_credit(seeds=5),
     "learning": lambda only: bench_learning(seeds=10, only=only),
 }
 

@@ -94,6 +94,15 @@ TUNED: dict[str, dict[str, Any]] = {
     },
     "grpo": {
         "CartPole-v1": GRPOConfig(learning_rate=5e-3, learning_rate_end=0.0),
+        # The best of what was tried, and far from solving it: one number judges 200 actions.
+        "Pendulum-v1": GRPOConfig(
+            total_steps=500_000,
+            num_groups=4,
+            group_size=16,
+            epochs=8,
+            learning_rate=1e-3,
+            learning_rate_end=0.0,
+        ),
     },
 }
 

@@ -52,6 +52,9 @@ def test_batch_by_hand():
     torch.testing.assert_close(batch.reference_log_probs, expected)
     centred = group_batch(episodes, coin(), GRPOConfig(num_groups=2, group_size=2, divide_by_std=False))
     assert centred.advantages.tolist() == [1, -1, 0, 0, 1, 0]
+    # By the rewards after the step, γ = 1/2: 1 + 2/2, 1, 2, 2, then 2, –, –, 0; who has ended has earned 0.
+    config = GRPOConfig(num_groups=2, group_size=2, divide_by_std=False, credit="to_go", gamma=0.5)
+    assert group_batch(episodes, coin(), config).advantages.tolist() == [0.5, -0.5, 0, 0, 1, 0]
 
 
 def test_loss_by_hand():

@@ -9,12 +9,15 @@ ratio, the mean over the steps of an episode and then over episodes, the penalty
 Ours, to bring it from language to control: a question is a start state, an output the episode played from it,
 its reward the undiscounted return, truncated or not. Groups share the start state as ``EpisodeCollector``
 describes. The reference is the untrained policy unless it is renewed, so the penalty is off unless asked for.
+For comparison, ``credit="to_go"`` judges each step by the discounted rewards after it, against those of the
+group at the same time.
 """
 
 import copy
 from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -23,7 +26,7 @@ from policyopt.files import Checkpoint, describe_run
 from policyopt.history import History
 from policyopt.losses import clip_fraction, clipped_surrogate, kl_k3
 from policyopt.networks import Actor
-from policyopt.returns import group_relative_advantages
+from policyopt.returns import group_relative_advantages, sum_backwards
 from policyopt.rollout import EnvSpec, EpisodeCollector, Rollout, Steps
 from policyopt.settings import check_settings, spawn_seeds
 from policyopt.training import (
@@ -51,6 +54,8 @@ class GRPOConfig:
     learning_rate: float = 3e-3
     learning_rate_end: float | None = None  # reached in a straight line; None keeps it constant
     clip: float = 0.2  # ε
+    credit: Literal["outcome", "to_go"] = "outcome"  # the episode's return, or the rewards after the step
+    gamma: float = 1.0  # γ, of the rewards after the step; the outcome is not discounted
     divide_by_std: bool = True  # divide advantages by the group's standard deviation
     kl_coef: float = 0.0  # β, of the penalty towards π_ref
     reference_every: int | None = None  # π_ref becomes π_θ after so many updates; None: it stays the first
@@ -58,7 +63,7 @@ class GRPOConfig:
     hidden: tuple[int, ...] = (64, 64)  # widths of the hidden layers
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        check_settings(self, credit=(str, "outcome", "to_go"))
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,17 @@ class GroupBatch(Steps):
 def group_batch(episodes: Rollout, reference: Actor, config: GRPOConfig) -> GroupBatch:
     """What the loss needs of groups of episodes ``[T, num_groups · G, ...]``."""
     valid = episodes.valid
-    returns = (episodes.rewards * valid).sum(dim=0)  # [N]
-    groups = returns.unflatten(0, (config.num_groups, config.group_size))
-    advantages = group_relative_advantages(groups, config.divide_by_std).flatten()  # [N]
+    rewards = episodes.rewards * valid  # [T, N]
+    if config.credit == "outcome":
+        judged = rewards.sum(dim=0, keepdim=True)  # [1, N], alike for every step
+    else:
+        judged = sum_backwards(rewards, torch.full_like(rewards, config.gamma))  # [T, N]
+    groups = judged.unflatten(1, (config.num_groups, config.group_size))  # [..., groups, G]
+    advantages = group_relative_advantages(groups, config.divide_by_std).flatten(1).expand(valid.shape)
     lengths = valid.sum(dim=0)
-    weights = lengths.float().mean() / lengths
-    log_probs = reference.policy(episodes.obs).log_prob(episodes.actions)
-    per_episode = (advantages.expand(valid.shape), weights.expand(valid.shape))
-    columns = (episodes.obs, episodes.actions, episodes.log_probs, per_episode[0], log_probs, per_episode[1])
+    weights = (lengths.float().mean() / lengths).expand(valid.shape)
+    reference_log_probs = reference.policy(episodes.obs).log_prob(episodes.actions)
+    columns = (episodes.obs, episodes.actions, episodes.log_probs, advantages, reference_log_probs, weights)
     return GroupBatch(*episodes.valid_rows(*columns))
 
 
