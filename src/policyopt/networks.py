@@ -47,7 +47,8 @@ def mlp(
     layers: list[nn.Module] = []
     for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
-        layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+        with torch.random.fork_rng(devices=[]):  # it draws weights of its own, which are replaced
+            layer = nn.Linear(fan_in, fan_out)
         nn.init.orthogonal_(layer.weight, output_gain if last else 2**0.5, generator=generator)
         nn.init.zeros_(layer.bias)
         layers += [layer] if last else [layer, activation()]
