@@ -40,12 +40,13 @@ def test_loss_by_hand():
     assert agent.value_net[0].bias.grad.item() == pytest.approx(0.5 * 2 * (1 - 2) / 2)
 
 
+@pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-def test_one_update_equals_stable_baselines3(env_id):
+def test_one_update_equals_stable_baselines3(env_id, normalized):
     """Same weights, same five steps of 16 environments: the same weights afterwards, to 1e-5."""
     from stable_baselines3 import A2C
 
-    config = a2c.A2CConfig(learning_rate=1e-3, entropy_coef=0.01)
+    config = a2c.A2CConfig(learning_rate=1e-3, entropy_coef=0.01, normalize_advantages=normalized)
     pair = Pair(
         A2C,
         env_id,
@@ -55,6 +56,7 @@ def test_one_update_equals_stable_baselines3(env_id):
         config.gae_lambda,
         learning_rate=config.learning_rate,
         ent_coef=config.entropy_coef,
+        normalize_advantage=normalized,
     )
     pair.theirs.train()
     weights = flatten_parameters(pair.agent.parameters())

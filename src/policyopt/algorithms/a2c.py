@@ -11,7 +11,7 @@ from torch import Tensor
 
 from policyopt.files import Checkpoint, describe_run
 from policyopt.history import History
-from policyopt.losses import actor_critic_loss, explained_variance, policy_gradient
+from policyopt.losses import actor_critic_loss, explained_variance, normalize, policy_gradient
 from policyopt.networks import ActorCritic
 from policyopt.rollout import Batch, Collector, EnvSpec, advantage_batch, make_envs
 from policyopt.settings import check_settings, spawn_seeds
@@ -39,6 +39,7 @@ class A2CConfig:
     rms_decay: float = 0.99  # of RMSProp's mean of squared gradients
     gamma: float = 0.99  # γ
     gae_lambda: float = 1.0  # λ; 1 gives n-step returns, as in the paper
+    normalize_advantages: bool = False  # over the batch; not in the paper
     value_coef: float = 0.5  # c₁
     entropy_coef: float = 0.0  # c₂
     max_grad_norm: float = 0.5
@@ -54,7 +55,8 @@ def a2c_loss(agent: ActorCritic, batch: Batch, config: A2CConfig) -> tuple[Tenso
     Book: eq-a2c-loss. Mnih et al. (2016), section 4, negated.
     """
     dist = agent.policy(batch.obs)
-    policy_loss = -policy_gradient(dist.log_prob(batch.actions), batch.advantages).mean()
+    advantages = normalize(batch.advantages) if config.normalize_advantages else batch.advantages
+    policy_loss = -policy_gradient(dist.log_prob(batch.actions), advantages).mean()
     values, entropy = agent.value(batch.obs), dist.entropy()
     return actor_critic_loss(
         policy_loss, values, batch.value_targets, entropy, config.value_coef, config.entropy_coef
