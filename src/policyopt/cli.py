@@ -1,4 +1,4 @@
-"""The command ``policyopt``: train an agent, watch it.
+"""The command ``policyopt``: train an agent, watch it, run a study.
 
 The flags are made from the configuration dataclasses, so a new setting needs no line here.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -137,6 +137,73 @@ def watch(
     print(f"episode return {total:.1f}, animation saved to {out}")
 
 
+@dataclass(frozen=True)
+class StudyOptions:
+    """Which study, and how it is run."""
+
+    name: tyro.conf.Positional[str]
+    """One of policyopt.experiments.studies."""
+    results: Path = Path("results")
+    """The folder in which the study has its own."""
+    jobs: int = -1
+    """Cells at once; -1 for one on each core."""
+    engine: Literal["local", "ray"] = "local"
+    """Processes of this machine, or Ray."""
+    address: str | None = None
+    """Of a running Ray cluster, e.g. auto; when not given, Ray is started on this machine."""
+    quiet: bool = False
+    """A line for each cell instead of a progress bar."""
+
+
+def _study(name: str) -> Any:
+    from policyopt.experiments.studies import STUDIES
+
+    if name not in STUDIES:
+        raise ValueError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
+    return STUDIES[name]
+
+
+def study_run(options: Annotated[StudyOptions, tyro.conf.arg(name="")], retry_failed: bool = False) -> None:
+    """Run the cells of a study that have no result yet; those that failed only with --retry-failed."""
+    from policyopt.experiments.study import run
+
+    how = {**vars(options), "retry_failed": retry_failed}
+    counts = run(_study(how.pop("name")), **how)
+    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    if counts["failed"]:
+        print(f"policyopt study status {options.name} says why cells failed", file=sys.stderr)
+        sys.exit(1)
+
+
+def study_resume(options: Annotated[StudyOptions, tyro.conf.arg(name="")]) -> None:
+    """Run the cells of a study that have no result yet, and again those that failed."""
+    study_run(options, retry_failed=True)
+
+
+def study_status(name: tyro.conf.Positional[str], results: Path = Path("results")) -> None:
+    """Print how many cells of a study are done, failed, running and missing, and why cells failed."""
+    from policyopt.experiments.study import failures, status
+
+    print(", ".join(f"{count} {state}" for state, count in status(_study(name), results).items()))
+    for cell, error in failures(_study(name), results).items():
+        print(f"\n{cell} failed: {error['type']}: {error['message']}\n{error['traceback']}".rstrip())
+
+
+def study_summary(name: tyro.conf.Positional[str], results: Path = Path("results")) -> None:
+    """Print a study's returns of fresh episodes: the mean over seeds, the worst and the best seed."""
+    from policyopt.experiments.tables import summary
+
+    print(summary(_study(name), results).round(1).to_string(index=False))
+
+
+STUDY_COMMANDS: dict[str, Callable] = {
+    "run": study_run,
+    "status": study_status,
+    "resume": study_resume,
+    "summary": study_summary,
+}
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command; errors a user can mend end it with one line and exit code 2."""
     args = list(sys.argv[1:] if args is None else args)
@@ -146,8 +213,13 @@ def main(args: list[str] | None = None) -> None:
             tyro.extras.subcommand_cli_from_dict(
                 commands, prog="policyopt train", description="Train an agent.", args=args[1:]
             )
+        elif args[:1] == ["study"]:
+            tyro.extras.subcommand_cli_from_dict(
+                STUDY_COMMANDS, prog="policyopt study", description="Run a study.", args=args[1:]
+            )
         else:
-            commands = {"train": lambda: None, "watch": watch}
+            commands = {"train": lambda: None, "watch": watch, "study": lambda: None}
+            commands["study"].__doc__ = "Run a study: policyopt study run|status|resume|summary NAME"
             commands["train"].__doc__ = "Train an agent: policyopt train ALGORITHM --env ENVIRONMENT"
             tyro.extras.subcommand_cli_from_dict(
                 commands, prog="policyopt", description="Policy optimisation, tested.", args=args

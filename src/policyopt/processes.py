@@ -23,7 +23,15 @@ import cloudpickle
 import numpy as np
 import torch
 
-__all__ = ["Budget", "WorkerError", "context", "run_workers"]
+__all__ = [
+    "Budget",
+    "WorkerError",
+    "context",
+    "describe_exit",
+    "end_with_parent",
+    "main_hidden",
+    "run_workers",
+]
 
 # A process in which torch has started threads cannot be forked safely. So on Linux workers are forked from a
 # server that has imported this package and done nothing else; elsewhere they start from nothing.
@@ -93,7 +101,7 @@ def run_workers(
             todo = (sender, _by_value((work, own)), shared)
             process = context.Process(target=_serve, args=todo, name=f"worker {i}", daemon=True)
             workers[process] = receiver
-            with sender, _main_hidden():
+            with sender, main_hidden():
                 process.start()
         running = workers.copy()
         while running:
@@ -129,7 +137,7 @@ def _receive(process: BaseProcess, receiver: Connection) -> tuple[str, Any]:
         kind, content = "death", None
     if kind == "death":
         process.join(PATIENCE)
-        raise WorkerError(f"{process.name} died: {_describe_exit(process.exitcode)}")
+        raise WorkerError(f"{process.name} died: {describe_exit(process.exitcode)}")
     if kind == "error":
         trace, pickled = content
         failure = WorkerError(f"{process.name} failed:\n\n{trace}")
@@ -141,7 +149,8 @@ def _receive(process: BaseProcess, receiver: Connection) -> tuple[str, Any]:
     return kind, content
 
 
-def _describe_exit(code: int | None) -> str:
+def describe_exit(code: int | None) -> str:
+    """How a process ended, in words, from its exit code; None if it has not."""
     if code is None:
         return "it reports no more, but has not ended"
     if code >= 0:
@@ -164,7 +173,7 @@ def _by_value(items: Any) -> bytes:
 
 
 @contextlib.contextmanager
-def _main_hidden() -> Iterator[None]:
+def main_hidden() -> Iterator[None]:
     """Inside the block processes start without importing the user's script, which would start over in each
     of them unless it has the ``__main__`` guard.
     """
@@ -181,7 +190,7 @@ def _main_hidden() -> Iterator[None]:
 
 def _serve(sender: Connection, pickled: bytes, shared: Sequence[Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     np.random.seed()  # noqa: NPY002  the server has left the same state to all its workers
     gc.freeze()  # and memory, which is theirs in common until a garbage collection writes to it: 40 MB each
@@ -202,6 +211,7 @@ def _pickled_error(error: Exception) -> bytes:
         return b""
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Wait in a thread of a worker for the end of its parent, and end the worker then."""
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -32,8 +32,8 @@ TUNED: dict[str, dict[str, Any]] = {
     },
     "a2c": {
         "CartPole-v1": A2CConfig(horizon=16, learning_rate=3e-3, learning_rate_end=0.0, gamma=0.98),
-        # Without the normalisation two runs of ten get stuck: an episode that never reaches the goal earns −500
-        # whatever is done, all advantages are then noise, and large noise freezes the policy.
+        # Without the normalisation runs get stuck: an episode that never reaches the goal earns −500 whatever
+        # is done, so all advantages are noise, and that is large against the entropy's bonus.
         "Acrobot-v1": A2CConfig(
             total_steps=300_000,
             horizon=16,
