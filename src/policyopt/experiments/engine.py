@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 import torch
 
-from policyopt.processes import PATIENCE, describe_exit, end_with_parent, main_hidden, context
+from policyopt.processes import PATIENCE, context, describe_exit, end_with_parent, main_hidden
 
 __all__ = ["ENGINES", "Task", "check_engine", "run_apart"]
 
