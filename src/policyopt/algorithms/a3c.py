@@ -93,10 +93,6 @@ class SharedRMSprop:
         self.decay, self.epsilon = decay, epsilon
         self.param_groups: list[dict] = []
 
-    def zero_grad(self, set_to_none: bool = False) -> None:
-        """Set Δθ to 0."""
-        self.param_groups[0]["params"][0].grad.zero_()
-
     def step(self) -> None:
         """Change the shared g and θ, in place."""
         gradient, learning_rate = self.param_groups[0]["params"][0].grad, self.param_groups[0]["lr"]
