@@ -165,10 +165,10 @@ def _study(name: str) -> Any:
 
 def study_run(options: Annotated[StudyOptions, tyro.conf.arg(name="")], retry_failed: bool = False) -> None:
     """Run the cells of a study that have no result yet; those that failed only with --retry-failed."""
-    from policyopt.experiments.study import run
+    from policyopt.experiments.study import run_study
 
     how = {**vars(options), "retry_failed": retry_failed}
-    counts = run(_study(how.pop("name")), **how)
+    counts = run_study(_study(how.pop("name")), **how)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if counts["failed"]:
         print(f"policyopt study status {options.name} says why cells failed", file=sys.stderr)

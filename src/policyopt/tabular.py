@@ -95,7 +95,7 @@ def tabular_model(env: gym.Env) -> TabularModel:
 
 
 def action_values(model: TabularModel, values: Tensor, gamma: float) -> Tensor:
-    r"""One step of looking ahead, :math:`Q(s,a) = r(s,a) + \gamma \sum_{s'} P(s'|s,a)\, V(s')`.
+    r"""One step of looking ahead, :math:`Q(s,a) = r(s,a) + \gamma\, \mathbb{E}[V(s')]`.
 
     Book: eq-q-from-v. Sutton & Barto (2018), eq. 4.6.
 

@@ -16,7 +16,7 @@ from policyopt.experiments.stats import (
     interval,
     iqm,
     kaplan_meier,
-    mean,
+    mean_score,
     performance_profile,
     probability_of_improvement,
     time_to_threshold,
@@ -39,18 +39,18 @@ def within_chance(hits, repetitions, share):
 def test_iqm_by_hand():
     scores = np.array([[0.0, 100.0], [10.0, 3.0], [5.0, 4.0], [2.0, 6.0]])
     assert iqm(scores) == 4.5  # of 3, 4, 5 and 6
-    assert mean(scores) == 16.25
+    assert mean_score(scores) == 16.25
 
 
 def test_iqm_leaves_out_a_quarter_rounded_down():
     assert iqm([[9.0], [0.0], [1.0], [2.0], [3.0], [5.0]]) == 2.75  # one of six at either end
     assert iqm([[0.0], [1.0], [5.0]]) == 2.0  # none of three
-    assert iqm([[3.5]]) == mean([[3.5]]) == 3.5
+    assert iqm([[3.5]]) == mean_score([[3.5]]) == 3.5
 
 
 def test_statistics_keep_leading_dimensions():
     scores = np.stack([random_scores(seed=seed) for seed in range(4)]).reshape(2, 2, 10, 3)
-    for statistic in (iqm, mean):
+    for statistic in (iqm, mean_score):
         together = statistic(scores)
         assert together.shape == (2, 2)
         assert together[1, 0] == statistic(scores[1, 0])
@@ -60,11 +60,11 @@ def test_iqm_of_symmetric_scores_is_their_mean():
     half = random_scores()
     scores = np.concatenate([3 + half, 3 - half])
     assert iqm(scores) == pytest.approx(3.0, abs=1e-12)
-    assert mean(scores) == pytest.approx(3.0, abs=1e-12)
-    assert abs(iqm(np.exp(scores)) - mean(np.exp(scores))) > 1  # of others it is not
+    assert mean_score(scores) == pytest.approx(3.0, abs=1e-12)
+    assert abs(iqm(np.exp(scores)) - mean_score(np.exp(scores))) > 1  # of others it is not
 
 
-@pytest.mark.parametrize("statistic", [iqm, mean])
+@pytest.mark.parametrize("statistic", [iqm, mean_score])
 def test_statistics_ignore_order_and_follow_the_scale(statistic):
     scores = random_scores()
     shuffled = np.random.default_rng(1).permuted(scores, axis=0)[:, ::-1]
@@ -78,13 +78,17 @@ def test_statistics_ignore_order_and_follow_the_scale(statistic):
 def test_interval_by_hand():
     """The mean of two draws from {0, 1} is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4."""
     scores = [[0.0], [1.0]]
-    assert interval(scores, mean) == (0.5, 0.0, 1.0)
-    assert interval(scores, mean, confidence=0.4) == (0.5, 0.5, 0.5)  # from the 30 % to the 70 % quantile
+    assert interval(scores, mean_score) == (0.5, 0.0, 1.0)
+    assert interval(scores, mean_score, confidence=0.4) == (
+        0.5,
+        0.5,
+        0.5,
+    )  # the quantiles 0.3 and 0.7
 
 
 def test_runs_are_resampled_within_their_task():
     scores = np.array([[0.0, 100.0]] * 5)  # any mixture of the tasks would move the mean
-    assert interval(scores, mean) == (50.0, 50.0, 50.0)
+    assert interval(scores, mean_score) == (50.0, 50.0, 50.0)
 
 
 def test_interval_follows_the_scale_and_the_seed():
@@ -103,7 +107,7 @@ def test_interval_of_the_mean_nears_the_normal_one():
     scores = random_scores(runs=400, tasks=2) * [1.0, 3.0]
     error = math.sqrt((scores.var(axis=0) / 400).sum()) / 2
     expected = scores.mean() + error * scipy_stats.norm.ppf([0.025, 0.975])
-    np.testing.assert_allclose(interval(scores, mean)[1:], expected, atol=0.1 * error)
+    np.testing.assert_allclose(interval(scores, mean_score)[1:], expected, atol=0.1 * error)
 
 
 def test_interval_takes_any_statistic():
@@ -140,7 +144,7 @@ def test_performance_profile_falls_and_its_area_is_the_mean():
         assert (np.diff(line) <= 0).all()
     assert (profile.low <= profile.point).all()
     assert (profile.point <= profile.high).all()
-    assert np.trapezoid(profile.point, thresholds) == pytest.approx(mean(scores), abs=0.005)
+    assert np.trapezoid(profile.point, thresholds) == pytest.approx(mean_score(scores), abs=0.005)
 
 
 def test_performance_profile_at_one_threshold_is_the_interval_of_a_share():
@@ -218,7 +222,7 @@ def test_same_as_rliable(rliable):
     thresholds = np.array([0.5, 1.0, 2.0])
     cases = (  # the last: the step between the values a share of runs or pairs can take
         (ours, metrics.aggregate_iqm, interval(ours), 0),
-        (ours, metrics.aggregate_mean, interval(ours, mean), 0),
+        (ours, metrics.aggregate_mean, interval(ours, mean_score), 0),
         (
             [ours, theirs],
             metrics.probability_of_improvement,
@@ -403,7 +407,7 @@ def test_coverage_with_unequal_budgets():
         (lambda: interval([[1.0], [math.nan]]), r"scores\[1, 0\] is nan; it must be a finite number"),
         (lambda: iqm([[1.0, math.nan]]), r"scores\[0, 1\] is nan"),
         (lambda: iqm([1.0]), r"scores has shape \(1,\)"),
-        (lambda: mean([[math.inf]]), r"scores\[0, 0\] is inf"),
+        (lambda: mean_score([[math.inf]]), r"scores\[0, 0\] is inf"),
         (lambda: interval([[1.0], [2.0]], confidence=95), r"confidence is 95; it must be in \(0, 1\)"),
         (lambda: interval([[1.0], [2.0]], resamples=0), "resamples is 0; it must be"),
         (lambda: interval([[1.0], [2.0]], seed=-1), "seed is -1; it must be"),

@@ -30,7 +30,7 @@ from policyopt.algorithms.ppo import PPOConfig
 from policyopt.evaluation import evaluate
 from policyopt.experiments import study as study_module
 from policyopt.experiments.studies import STUDIES
-from policyopt.experiments.study import Study, failures, run, status
+from policyopt.experiments.study import Study, failures, run_study, status
 from policyopt.experiments.tables import evaluations, load, provenance, summary
 from policyopt.processes import context
 from policyopt.tuned import tuned_config
@@ -48,7 +48,7 @@ def fake(trainer="train", seeds=3, labels=("one", "two"), **config):
 def unbroken(tmp_path_factory):
     """The tables of an unbroken run of ``fake()`` in one process at a time."""
     folder = tmp_path_factory.mktemp("unbroken")
-    run(fake(), folder, jobs=1, quiet=True)
+    run_study(fake(), folder, jobs=1, quiet=True)
     return tables(fake(), folder)
 
 
@@ -98,7 +98,7 @@ def test_what_is_stored_comes_back(tmp_path):
     import trainers
 
     study = fake(seeds=2)
-    counts = run(study, tmp_path, jobs=1, quiet=True)
+    counts = run_study(study, tmp_path, jobs=1, quiet=True)
     assert counts == {"cells": 4, "done": 4, "failed": 0, "running": 0, "missing": 0}
     assert files(tmp_path / "fake") == [
         f"{x}__CartPole-v1__{seed}.npz" for x in ("one", "two") for seed in "01"
@@ -119,7 +119,7 @@ def test_what_is_stored_comes_back(tmp_path):
 
 def test_a_summary(tmp_path):
     study = fake(seeds=2)
-    run(dataclasses.replace(study, seeds=range(1)), tmp_path, jobs=1, quiet=True)
+    run_study(dataclasses.replace(study, seeds=range(1)), tmp_path, jobs=1, quiet=True)
     table = summary(study, tmp_path)
     assert table.label.tolist() == ["one", "two"]
     assert table.done.tolist() == ["1/2", "1/2"]
@@ -131,7 +131,7 @@ def test_a_summary(tmp_path):
 
 def test_where_numbers_come_from(tmp_path):
     study = fake(seeds=1)
-    run(study, tmp_path, jobs=1, quiet=True)
+    run_study(study, tmp_path, jobs=1, quiet=True)
     table = provenance(study, tmp_path)
     assert len(table) == 2
     assert (table.policyopt == policyopt.__version__).all()
@@ -148,7 +148,7 @@ def test_where_numbers_come_from(tmp_path):
 
 def test_each_cell_has_a_process_of_its_own_with_one_thread(tmp_path):
     study = fake("describe", seeds=2)
-    run(study, tmp_path, jobs=2, quiet=True)
+    run_study(study, tmp_path, jobs=2, quiet=True)
     history = load(study, tmp_path)
     assert history.pid.nunique() == 4
     assert os.getpid() not in set(history.pid)
@@ -157,7 +157,7 @@ def test_each_cell_has_a_process_of_its_own_with_one_thread(tmp_path):
 
 def test_columns_can_be_chosen(tmp_path):
     study = dataclasses.replace(fake(seeds=1), columns=["late", "step", "clip_fraction"])
-    run(study, tmp_path, jobs=1, quiet=True)
+    run_study(study, tmp_path, jobs=1, quiet=True)
     assert list(load(study, tmp_path)) == ["label", "environment", "seed", "step", "late"]
 
 
@@ -169,7 +169,7 @@ def test_the_algorithms_of_the_course(tmp_path):
         "A3C": ("a3c", A3CConfig(total_steps=3_000, num_workers=1)),
     }
     study = Study("real", runs, ["CartPole-v1"], [3], eval_episodes=2)
-    assert run(study, tmp_path, jobs=1, quiet=True)["done"] == 2
+    assert run_study(study, tmp_path, jobs=1, quiet=True)["done"] == 2
     agent, history = policyopt.ppo.train("CartPole-v1", ppo_config, 3)
     stored = load(study, tmp_path)
     expected = history.to_frame()
@@ -191,13 +191,13 @@ def test_the_algorithms_of_the_course(tmp_path):
 
 
 def test_one_job_and_two_give_the_same(tmp_path, unbroken):
-    run(fake(), tmp_path, jobs=2, quiet=True)
+    run_study(fake(), tmp_path, jobs=2, quiet=True)
     assert_same(tables(fake(), tmp_path), unbroken)
 
 
 def test_ray_gives_the_same(tmp_path, unbroken):
     pytest.importorskip("ray")
-    run(fake(), tmp_path, jobs=2, engine="ray", quiet=True)
+    run_study(fake(), tmp_path, jobs=2, engine="ray", quiet=True)
     assert_same(tables(fake(), tmp_path), unbroken)
 
 
@@ -216,7 +216,7 @@ def test_killed_twenty_times_and_resumed(tmp_path, unbroken, background):
         process.join()
         killed += process.exitcode == -signal.SIGKILL
         partial += 0 < status(study, folder)["done"] < 6
-        assert run(study, folder, jobs=2, quiet=True)["done"] == 6
+        assert run_study(study, folder, jobs=2, quiet=True)["done"] == 6
         assert_same(tables(study, folder), unbroken)
         assert len(files(folder)) == 6  # no temporary file is left
     assert killed >= 10
@@ -238,7 +238,7 @@ def test_what_another_process_runs_is_left_to_it_until_it_ends(tmp_path, backgro
     study = fake("hang", seeds=1, labels=("one",), pids=str(tmp_path))
     process = background(study, tmp_path, 1)
     wait_for(lambda: status(study, tmp_path)["running"] == 1)
-    assert run(study, tmp_path, jobs=1, quiet=True)["running"] == 1  # at once
+    assert run_study(study, tmp_path, jobs=1, quiet=True)["running"] == 1  # at once
     process.kill()
     process.join()
     assert status(study, tmp_path)["missing"] == 1
@@ -255,9 +255,9 @@ def test_what_is_done_is_not_done_again(tmp_path):
     log = tmp_path / "log"
     study = fake(seeds=2, labels=("one",), log=str(log))
     for _ in range(2):
-        run(study, tmp_path, jobs=1, quiet=True)
+        run_study(study, tmp_path, jobs=1, quiet=True)
     assert len(log.read_text().split()) == 2
-    run(dataclasses.replace(study, seeds=range(3)), tmp_path, jobs=1, quiet=True)  # a study may grow
+    run_study(dataclasses.replace(study, seeds=range(3)), tmp_path, jobs=1, quiet=True)  # a study may grow
     assert log.read_text().split() == ["0", "1", "2"]
 
 
@@ -267,7 +267,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
 def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path):
     mended = tmp_path / "mended"
     study = fake("fail", labels=("one",), mended=str(mended))
-    assert run(study, tmp_path, jobs=1, quiet=True) == {
+    assert run_study(study, tmp_path, jobs=1, quiet=True) == {
         "cells": 3, "done": 2, "failed": 1, "running": 0, "missing": 0
     }  # fmt: skip
     [(name, error)] = failures(study, tmp_path).items()
@@ -275,47 +275,47 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(tmp_path):
     assert (error["type"], error["message"]) == ("FloatingPointError", "the loss is nan")
     assert 'raise FloatingPointError("the loss is nan")' in error["traceback"]
     mended.touch()
-    assert run(study, tmp_path, jobs=1, quiet=True)["failed"] == 1  # not again unless asked
-    assert run(study, tmp_path, jobs=1, quiet=True, retry_failed=True)["done"] == 3
+    assert run_study(study, tmp_path, jobs=1, quiet=True)["failed"] == 1  # not again unless asked
+    assert run_study(study, tmp_path, jobs=1, quiet=True, retry_failed=True)["done"] == 3
     assert failures(study, tmp_path) == {}
     assert not list(tmp_path.rglob("*.error.json"))
 
 
 def test_a_failure_of_another_configuration_is_forgotten(tmp_path):
     study = fake("fail", labels=("one",), mended=str(tmp_path / "mended"))
-    run(study, tmp_path, jobs=1, quiet=True)
+    run_study(study, tmp_path, jobs=1, quiet=True)
     for path in tmp_path.rglob("*.npz"):
         path.unlink()
     assert status(study, tmp_path)["failed"] == 1
     other = fake("fail", labels=("one",), mended=str(tmp_path))
     assert status(other, tmp_path)["missing"] == 3
-    assert run(other, tmp_path, jobs=1, quiet=True)["done"] == 3
+    assert run_study(other, tmp_path, jobs=1, quiet=True)["done"] == 3
 
 
 def test_a_history_of_objects_is_a_failure(tmp_path):
     study = fake("note", seeds=1, labels=("one",))
-    run(study, tmp_path, jobs=1, quiet=True)
+    run_study(study, tmp_path, jobs=1, quiet=True)
     [error] = failures(study, tmp_path).values()
     assert error["message"] == "the history's column 'note' does not consist of numbers"
 
 
 def test_a_cell_that_dies_is_a_failed_one(tmp_path):
     study = fake("die", seeds=1)
-    assert run(study, tmp_path, jobs=2, quiet=True)["failed"] == 2
+    assert run_study(study, tmp_path, jobs=2, quiet=True)["failed"] == 2
     for error in failures(study, tmp_path).values():
         assert error["type"] == "ProcessDied"
         assert "killed by SIGKILL, often a sign of too little memory" in error["message"]
 
 
 def test_a_cell_of_another_configuration_is_refused(tmp_path):
-    run(fake(seeds=1), tmp_path, jobs=1, quiet=True)
+    run_study(fake(seeds=1), tmp_path, jobs=1, quiet=True)
     before = (tmp_path / "fake" / "two__CartPole-v1__0.npz").read_bytes()
     other = fake(seeds=1, scale=1)
     message = (
         r"two__CartPole-v1__0.npz belongs to another configuration: its config.scale is 2, "
         "this study's is 1; to run the cell again, delete the file"
     )
-    for use in (functools.partial(run, quiet=True), load, summary):
+    for use in (functools.partial(run_study, quiet=True), load, summary):
         with pytest.raises(ValueError, match=message):
             use(other, tmp_path)
     assert (tmp_path / "fake" / "two__CartPole-v1__0.npz").read_bytes() == before
@@ -323,17 +323,17 @@ def test_a_cell_of_another_configuration_is_refused(tmp_path):
 
 def test_a_cell_of_another_version_is_refused(tmp_path, monkeypatch):
     study = fake(seeds=1)
-    run(study, tmp_path, jobs=1, quiet=True)
+    run_study(study, tmp_path, jobs=1, quiet=True)
     expected = load(study, tmp_path)
     monkeypatch.setattr(policyopt, "__version__", "99.0")
     with pytest.raises(ValueError, match=r"one.*npz was made by policyopt \S+, not by 99.0; to run"):
-        run(study, tmp_path, quiet=True)
+        run_study(study, tmp_path, quiet=True)
     pd.testing.assert_frame_equal(load(study, tmp_path), expected)  # to be read it need not be this version
 
 
 def test_cells_of_several_versions_are_no_table(tmp_path):
     study = fake(seeds=1)
-    run(study, tmp_path, jobs=1, quiet=True)
+    run_study(study, tmp_path, jobs=1, quiet=True)
     path = tmp_path / "fake" / "two__CartPole-v1__0.npz"
     with np.load(path) as file:
         content = dict(file)
@@ -359,24 +359,24 @@ def test_a_damaged_file_is_refused(content, tmp_path):
     with pytest.raises(
         ValueError, match=r"one.*npz is not a cell of a study, or it is damaged; to run the cell"
     ):
-        run(study, tmp_path, quiet=True)
+        run_study(study, tmp_path, quiet=True)
     assert path.read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "results").touch()
     with pytest.raises(OSError, match=r"cannot write results to .*results/fake: Not a directory"):
-        run(fake(), tmp_path / "results", quiet=True)
+        run_study(fake(), tmp_path / "results", quiet=True)
     (tmp_path / "fake").touch()
     with pytest.raises(OSError, match=r"cannot write results to .*fake: File exists"):
-        run(fake(), tmp_path, quiet=True)
+        run_study(fake(), tmp_path, quiet=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_is_to_be_read_only(tmp_path):
     (tmp_path / "fake").mkdir(mode=0o500)
     with pytest.raises(PermissionError, match="cannot write results to"):
-        run(fake(), tmp_path, quiet=True)
+        run_study(fake(), tmp_path, quiet=True)
 
 
 def test_a_full_disk(tmp_path, monkeypatch, unbroken):
@@ -389,10 +389,10 @@ def test_a_full_disk(tmp_path, monkeypatch, unbroken):
     with monkeypatch.context() as patch:
         patch.setattr("policyopt.files.os.fsync", fsync)
         with pytest.raises(OSError, match=r"cannot write .*npz: No space left on device"):
-            run(fake(), tmp_path, jobs=1, quiet=True)
+            run_study(fake(), tmp_path, jobs=1, quiet=True)
     assert len(files(tmp_path)) == 2
     assert status(fake(), tmp_path) == {"cells": 6, "done": 2, "failed": 0, "running": 0, "missing": 4}
-    run(fake(), tmp_path, jobs=1, quiet=True)
+    run_study(fake(), tmp_path, jobs=1, quiet=True)
     assert_same(tables(fake(), tmp_path), unbroken)
 
 
@@ -402,7 +402,7 @@ def test_an_error_while_claiming_is_not_lost(tmp_path, monkeypatch):
 
     monkeypatch.setattr(study_module.Store, "claim", claim)
     with pytest.raises(OSError, match="no locks available"):
-        run(fake(), tmp_path, jobs=2, quiet=True)
+        run_study(fake(), tmp_path, jobs=2, quiet=True)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -465,7 +465,7 @@ def test_studies_that_make_no_sense(change, message):
 @pytest.mark.parametrize("algorithm", ["pppo", "trainers:nothing", "no.such:train"])
 def test_algorithms_that_do_not_exist(algorithm, tmp_path):
     with pytest.raises(ValueError, match=f"no algorithm '{algorithm}' .*; it must be a module of"):
-        run(Study("s", {"x": (algorithm, PPOConfig())}, ["CartPole-v1"]), tmp_path)
+        run_study(Study("s", {"x": (algorithm, PPOConfig())}, ["CartPole-v1"]), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -479,14 +479,14 @@ def test_algorithms_that_do_not_exist(algorithm, tmp_path):
 )
 def test_engines_that_do_not_exist(choice, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        run(fake(), tmp_path, **choice)
+        run_study(fake(), tmp_path, **choice)
 
 
 def test_ray_is_not_needed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"engine 'ray' needs Ray: pip install 'policyopt\[ray\]'"):
-        run(fake(), tmp_path, engine="ray")
-    assert run(fake(seeds=1), tmp_path, quiet=True)["done"] == 2
+        run_study(fake(), tmp_path, engine="ray")
+    assert run_study(fake(seeds=1), tmp_path, quiet=True)["done"] == 2
 
 
 # --- the command, and the declared studies ---

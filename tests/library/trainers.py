@@ -69,8 +69,8 @@ def run_study(server, study, folder, jobs=2):
     """For a process of its own. It forks from the server of the process that started it: another one would
     take seconds to start.
     """
-    from policyopt.experiments.study import run
+    from policyopt.experiments import study as engine
 
     vars(forkserver._forkserver).update(server, ensure_running=lambda: None)
 
-    run(study, folder, jobs=jobs, quiet=True)
+    engine.run_study(study, folder, jobs=jobs, quiet=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from policyopt.settings import check_seed
@@ -26,7 +25,7 @@ __all__ = [
     "interval",
     "iqm",
     "kaplan_meier",
-    "mean",
+    "mean_score",
     "performance_profile",
     "probability_of_improvement",
     "time_to_threshold",
@@ -41,12 +40,12 @@ class Interval(NamedTuple):
     high: float | np.ndarray
 
 
-def mean(scores: ArrayLike) -> np.ndarray:
+def mean_score(scores: np.ndarray) -> np.ndarray:
     """The mean over all runs of all tasks, ``[..., runs, tasks]`` to ``[...]``; errors as for ``iqm``."""
     return _check_numbers("scores", scores, "[..., runs, tasks]").mean(axis=(-2, -1))
 
 
-def iqm(scores: ArrayLike) -> np.ndarray:
+def iqm(scores: np.ndarray) -> np.ndarray:
     """The interquartile mean: over the middle half of all runs of all tasks, ``[..., runs, tasks]`` to
     ``[...]``.
 
@@ -61,7 +60,7 @@ def iqm(scores: ArrayLike) -> np.ndarray:
 
 
 def interval(
-    scores: ArrayLike,
+    scores: np.ndarray,
     statistic: Callable[[np.ndarray], np.ndarray] = iqm,
     confidence: float = 0.95,
     resamples: int = 10_000,
@@ -73,7 +72,7 @@ def interval(
 
     Args:
         scores: ``[runs, tasks]``.
-        statistic: ``iqm``, ``mean``, or any function of ``[..., runs, tasks]`` that gives ``[...]``.
+        statistic: ``iqm``, ``mean_score``, or any function of ``[..., runs, tasks]`` that gives ``[...]``.
         confidence: in what share of studies such an interval should hold the true value.
         resamples: how often the runs are drawn anew, with replacement.
         seed: of the drawing.
@@ -86,8 +85,8 @@ def interval(
 
 
 def performance_profile(
-    scores: ArrayLike,
-    thresholds: ArrayLike,
+    scores: np.ndarray,
+    thresholds: np.ndarray,
     confidence: float = 0.95,
     resamples: int = 2_000,
     seed: int = 0,
@@ -118,8 +117,8 @@ def performance_profile(
 
 
 def probability_of_improvement(
-    scores: ArrayLike,
-    baseline: ArrayLike,
+    scores: np.ndarray,
+    baseline: np.ndarray,
     confidence: float = 0.95,
     resamples: int = 2_000,
     seed: int = 0,
@@ -149,7 +148,7 @@ def probability_of_improvement(
     return _bootstrap(wins, [scores, baseline], confidence, resamples, seed)
 
 
-def first_crossing(times: ArrayLike, values: ArrayLike, threshold: float) -> tuple[float, bool]:
+def first_crossing(times: np.ndarray, values: np.ndarray, threshold: float) -> tuple[float, bool]:
     """When a learning curve first reaches a threshold, and whether it does. If not, the run is censored:
     the time is that of its last row, and all we know is that it would have taken longer.
 
@@ -182,7 +181,7 @@ class SurvivalCurve(NamedTuple):
     survival: Interval  # S from that time to the next
 
 
-def kaplan_meier(times: ArrayLike, reached: ArrayLike, confidence: float = 0.95) -> SurvivalCurve:
+def kaplan_meier(times: np.ndarray, reached: np.ndarray, confidence: float = 0.95) -> SurvivalCurve:
     """The share of runs still below the threshold over time, S(t) = ∏ (1 − crossed / at risk).
 
     Book: eq-kaplan-meier. Kaplan & Meier (1958). A censored run counts among those at risk for as long as it
@@ -230,7 +229,7 @@ class TimeToThreshold:
 
 
 def time_to_threshold(
-    times: ArrayLike, reached: ArrayLike, horizon: float | None = None, confidence: float = 0.95
+    times: np.ndarray, reached: np.ndarray, horizon: float | None = None, confidence: float = 0.95
 ) -> TimeToThreshold:
     """Steps or seconds to a threshold over runs, some of which may never have reached it.
 
@@ -271,7 +270,7 @@ def time_to_threshold(
     return TimeToThreshold(*(Interval(*map(float, ends)) for ends in (share, median, restricted)), horizon)
 
 
-def _clopper_pearson(share: ArrayLike, count: ArrayLike, confidence: float) -> Interval:
+def _clopper_pearson(share: np.ndarray, count: np.ndarray, confidence: float) -> Interval:
     """The exact interval for a share of ``count`` independent runs; ``count`` need not be whole."""
     hits, misses, tail = share * count, (1 - share) * count, (1 - confidence) / 2
     low = np.where(share > 0, stats.beta.ppf(tail, hits, misses + 1), 0.0)
@@ -310,7 +309,7 @@ def _check_confidence(confidence: float) -> None:
         raise ValueError(f"confidence is {confidence!r}; it must be in (0, 1), such as 0.95")
 
 
-def _check_numbers(name: str, values: ArrayLike, shape: str) -> np.ndarray:
+def _check_numbers(name: str, values: np.ndarray, shape: str) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     dims = len(shape.replace("..., ", "").split(","))
     if values.ndim < dims or (values.ndim > dims and "..." not in shape) or values.size == 0:
@@ -321,7 +320,7 @@ def _check_numbers(name: str, values: ArrayLike, shape: str) -> np.ndarray:
     return values
 
 
-def _check_scores(name: str, scores: ArrayLike) -> np.ndarray:
+def _check_scores(name: str, scores: np.ndarray) -> np.ndarray:
     scores = _check_numbers(name, scores, "[runs, tasks]")
     if len(scores) < 2:
         raise ValueError(f"{name} has {len(scores)} run; an interval needs at least 2")

@@ -1,6 +1,6 @@
 """The files of a study: one for each cell, whole or absent.
 
-``RESULTS/STUDY/LABEL__ENVIRONMENT__SEED.npz`` holds a cell's result, and ``….error.json`` in its place why
+``STUDY/LABEL__ENVIRONMENT__SEED.npz`` holds a cell's result, and ``….error.json`` in its place why
 there is none. ``.running.tmp`` stays empty: cells that are being run are locked in it.
 """
 

@@ -3,7 +3,7 @@
 A study is declared in a few lines::
 
     study = Study("clipping", {"PPO": ("ppo", PPOConfig()), "A2C": ("a2c", A2CConfig())}, ["CartPole-v1"])
-    run(study)
+    run_study(study)
 
 Killing it at any moment loses no more than the cells in flight; running it again does what is missing and
 gives the same numbers to the bit (``a3c`` with several workers excepted).
@@ -38,8 +38,8 @@ __all__ = [
     "Cell",
     "Study",
     "failures",
-    "run",
     "run_cell",
+    "run_study",
     "status",
 ]
 
@@ -203,7 +203,7 @@ def _start_worker_server() -> None:
         worker.join()
 
 
-def run(
+def run_study(
     study: Study,
     results: str | PathLike = RESULTS,
     *,
