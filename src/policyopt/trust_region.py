@@ -85,6 +85,7 @@ def line_search(
     parameters: Tensor,
     full_step: Tensor,
     evaluate: Callable[[], tuple[Tensor, Tensor]],
+    start: float,
     max_kl: float,
     shrink: float = 0.8,
     max_tries: int = 10,
@@ -98,12 +99,12 @@ def line_search(
         parameters: θ, ``[P]``; changed in place, and left as it was to the bit when no step is accepted.
         full_step: the longest step, ``[P]``.
         evaluate: gives the objective and the mean KL(π_old ‖ π_θ) of the present parameters.
+        start: the objective before the step.
         max_kl: δ, which an accepted step does not exceed.
         shrink: the factor between two tries, in (0, 1).
         max_tries: how many.
     """
     before = parameters.clone()
-    start = evaluate()[0].item()
     for tried in range(max_tries):
         parameters.copy_(before + shrink**tried * full_step)
         objective, kl = evaluate()

@@ -89,7 +89,8 @@ def test_conjugate_gradient_stops():
 
 def search(objective, kl, full_step, **settings):
     theta = torch.tensor([1.0, 2.0])
-    found = line_search(theta, full_step, lambda: (objective(theta), kl(theta)), 0.1, **settings)
+    start = objective(theta).item()
+    found = line_search(theta, full_step, lambda: (objective(theta), kl(theta)), start, 0.1, **settings)
     return theta, found
 
 

@@ -88,6 +88,7 @@ def trust_region_step(
         weights.detach(),
         length * direction,
         lambda: surrogate_and_kl(agent, batch, old_policy),
+        objective.item(),
         config.max_kl,
         config.line_search_shrink,
         config.line_search_tries,
