@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,14 +21,21 @@ class History:
 
     ``history["episode_return"]`` is a column as an array, ``history.last`` the newest row,
     ``history.to_frame()`` a pandas frame, ``history.plot("episode_return")`` a figure.
+
+    Attributes:
+        rows: the metrics.
+        logged_at: when each row was added, by ``time.perf_counter``; NaN for rows of an earlier process. No
+            metric, and not saved: it is another one in every run.
     """
 
     def __init__(self, rows: list[dict[str, float]] | None = None):
         self.rows: list[dict[str, float]] = list(rows or [])
+        self.logged_at: list[float] = [math.nan] * len(self.rows)
 
     def log(self, **metrics: float | Tensor) -> None:
         """Add a row; tensors of one element become plain numbers."""
         self.rows.append({name: _number(value) for name, value in metrics.items()})
+        self.logged_at.append(time.perf_counter())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,6 +90,7 @@ class History:
     def load_state_dict(self, state: dict) -> None:
         """Take the rows of a saved state."""
         self.rows = [dict(row) for row in state["rows"]]
+        self.logged_at = [math.nan] * len(self.rows)
 
     def __repr__(self) -> str:
         return f"History({len(self)} rows: {', '.join(self.columns)})"

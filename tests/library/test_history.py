@@ -56,3 +56,18 @@ def test_state(history):
     assert copy.rows[:2] == history.rows
     assert len(history) == 2
     assert History().last == {}
+
+
+def test_the_time_of_each_row_is_kept_but_not_saved():
+    import math
+    import time
+
+    before = time.perf_counter()
+    history = History()
+    history.log(step=1)
+    history.log(step=2)
+    assert before <= history.logged_at[0] <= history.logged_at[1] <= time.perf_counter()
+    restored = History()
+    restored.load_state_dict(history.state_dict())
+    restored.log(step=3)
+    assert [math.isnan(time) for time in restored.logged_at] == [True, True, False]

@@ -161,6 +161,69 @@ def test_columns_can_be_chosen(tmp_path):
     assert list(load(study, tmp_path)) == ["label", "environment", "seed", "step", "late"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "at_most", "kept"),
+    [
+        (5, None, [0, 1, 2, 3, 4]),
+        (5, 5, [0, 1, 2, 3, 4]),
+        (5, 4, [0, 2, 4]),
+        (5, 1, [4]),
+        (6, 3, [1, 3, 5]),
+        (0, 3, []),
+    ],
+)
+def test_long_histories_can_be_thinned(rows, at_most, kept):
+    assert study_module._spread(rows, at_most).tolist() == kept
+
+
+def test_a_thinned_history_keeps_its_last_row(tmp_path):
+    study = dataclasses.replace(fake(seeds=1, labels=("one",)), max_rows=3)
+    run_study(study, tmp_path, jobs=1, quiet=True)
+    assert load(study, tmp_path).step.tolist() == [10, 30, 50]
+
+
+def test_the_clock_runs_beside_the_numbers(tmp_path):
+    """Seconds to each row, from the start of the training; no part of what two runs have in common."""
+    study = fake(seeds=1, labels=("one",), seconds=0.2)
+    run_study(study, tmp_path, jobs=1, quiet=True)
+    table = load(study, tmp_path, clock=True)
+    assert list(table)[-1] == "seconds"
+    assert table.seconds.is_monotonic_increasing
+    seconds = provenance(study, tmp_path).train_seconds[0]
+    assert 0.2 <= table.seconds.iloc[0] <= table.seconds.iloc[-1] <= seconds + 0.001
+    assert "seconds" not in load(study, tmp_path)
+
+
+def test_a_timed_study_runs_one_cell_at_a_time(tmp_path):
+    study = dataclasses.replace(fake(seconds=0.3, labels=("one",)), timed=True)
+    run_study(study, tmp_path, jobs=2, quiet=True)
+    about = provenance(study, tmp_path)
+    paths = sorted((tmp_path / "fake").glob("*.npz"), key=lambda path: path.stat().st_mtime)
+    written = np.array([path.stat().st_mtime for path in paths])
+    assert (np.diff(written) > 0.3).all()
+    assert len(about) == 3
+
+
+def test_a_label_may_have_no_run_in_an_environment(tmp_path):
+    runs = {
+        "both": ("trainers:train", {"scale": 1}),
+        "one": ("trainers:train", lambda environment: {"scale": 2} if environment == "CartPole-v1" else None),
+    }
+    study = Study("partly", runs, ["CartPole-v1", "Acrobot-v1"], range(1), eval_episodes=1)
+    assert [(cell.label, cell.environment) for cell in study.cells()] == [
+        ("both", "CartPole-v1"),
+        ("one", "CartPole-v1"),
+        ("both", "Acrobot-v1"),
+    ]
+    table = summary(study, tmp_path)
+    assert table[["label", "environment"]].values.tolist() == [
+        ["both", "CartPole-v1"],
+        ["one", "CartPole-v1"],
+        ["both", "Acrobot-v1"],
+    ]
+    assert table.done.tolist() == ["0/1"] * 3
+
+
 def test_the_algorithms_of_the_course(tmp_path):
     """PPO gives what it gives outside a study; A3C may start its workers, and what they do is counted."""
     ppo_config = PPOConfig(total_steps=512, num_envs=2, horizon=128, epochs=1)
@@ -449,6 +512,7 @@ def test_interrupting_ends_the_processes_and_keeps_what_is_done(jobs, tmp_path):
         ({"seeds": [-1]}, "seed is -1"),
         ({"seeds": [1, 1]}, "two cells have the file name one__CartPole-v1__1"),
         ({"eval_episodes": 0}, "Study.eval_episodes is 0"),
+        ({"max_rows": 0}, "Study.max_rows is 0"),
         ({"runs": {"a b": ("ppo", PPOConfig()), "a/b": ("ppo", PPOConfig())}}, "labels must differ"),
         ({"runs": {"PPO": ("ppo", {"gamma": 1})}}, r"Study.runs\['PPO'\] has the config .* be a dataclass$"),
         (

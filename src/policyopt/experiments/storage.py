@@ -34,12 +34,14 @@ class Result:
     Attributes:
         history: for each column of the training's history its values, ``[rows]``.
         returns: of fresh episodes, greedy, ``[eval_episodes]``.
+        seconds: from the start of the training to each row of the history, ``[rows]``.
         about: ``run`` and its ``hash``, which say what the cell is, and ``provenance``, which differs from
-            one execution to the next.
+            one execution to the next, as ``seconds`` does.
     """
 
     history: dict[str, np.ndarray]
     returns: np.ndarray
+    seconds: np.ndarray
     about: dict[str, Any]
 
 
@@ -69,7 +71,7 @@ def pack_result(result: Result) -> bytes:
     buffer = io.BytesIO()
     arrays = {f"history.{name}": values for name, values in result.history.items()}
     about = np.array(canonical_json(result.about))
-    np.savez_compressed(buffer, about=about, returns=result.returns, **arrays)
+    np.savez_compressed(buffer, about=about, returns=result.returns, seconds=result.seconds, **arrays)
     return buffer.getvalue()
 
 
@@ -115,7 +117,8 @@ class Store:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             about = json.loads(str(arrays.pop("about")))
-            run, made_by, returns = about["run"], about["provenance"]["policyopt"], arrays.pop("returns")
+            run, made_by = about["run"], about["provenance"]["policyopt"]
+            returns, seconds = arrays.pop("returns"), arrays.pop("seconds")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -130,7 +133,7 @@ class Store:
         if version is not None and made_by != version:
             raise ValueError(f"{path} was made by policyopt {made_by}, not by {version}; {way_on}")
         history = {name.removeprefix("history."): values for name, values in arrays.items()}
-        return Result(history, returns, about)
+        return Result(history, returns, seconds, about)
 
     def is_done(self, cell: Any) -> bool:
         """Whether there is a file of its result."""

@@ -60,6 +60,7 @@ class Cell:
     seed: int
     eval_episodes: int = 100
     columns: tuple[str, ...] | None = None
+    max_rows: int | None = None
 
     @property
     def name(self) -> str:
@@ -73,7 +74,8 @@ class Cell:
         config = dataclasses.asdict(self.config) if dataclasses.is_dataclass(self.config) else self.config
         settings = {f"config.{name}": value for name, value in config.items()}
         run = {"algorithm": self.algorithm, "environment": self.environment, "seed": self.seed}
-        run |= {"eval_episodes": self.eval_episodes, "columns": self.columns, **settings}
+        run |= {"eval_episodes": self.eval_episodes, "columns": self.columns, "max_rows": self.max_rows}
+        run |= settings
         return json.loads(canonical_json(run))  # tuples become lists, as they do in its file
 
 
@@ -86,11 +88,13 @@ class Study:
         runs: for each label ``(algorithm, config)``. The algorithm is a module of ``policyopt.algorithms`` or
             ``"package.module:function"`` with a function ``(env_id, config, seed) -> (agent, history)``. The
             config is a dataclass, for a function of your own also a dict, or a callable that gives one for an
-            environment, e.g. ``partial(tuned_config, "ppo")``.
+            environment, e.g. ``partial(tuned_config, "ppo")``, and None where there is to be no run.
         environments: Gymnasium ids.
         seeds: whole numbers.
         eval_episodes: fresh episodes, greedy, that each trained agent plays.
         columns: of the history, to be kept where a history has them; all when None.
+        max_rows: of a history, evenly spread, the last one included, to be kept; all when None.
+        timed: run one cell at a time, whatever the number of jobs, because seconds are what it is about.
 
     Raises:
         ValueError: names the field, its value and what is allowed.
@@ -102,6 +106,8 @@ class Study:
     seeds: Sequence[int] = range(10)
     eval_episodes: int = 100
     columns: Sequence[str] | None = None
+    max_rows: int | None = None
+    timed: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w+-]+", self.name):
@@ -111,8 +117,10 @@ class Study:
         for field in ("runs", "environments", "seeds"):
             if len(getattr(self, field)) == 0:
                 raise ValueError(f"Study.{field} is empty; there must be at least one")
-        if not isinstance(self.eval_episodes, int) or self.eval_episodes < 1:
-            raise ValueError(f"Study.eval_episodes is {self.eval_episodes!r}; it must be a whole number ≥ 1")
+        for field in ("eval_episodes", "max_rows"):
+            value = getattr(self, field)
+            if not ((isinstance(value, int) and value >= 1) or (value is None and field == "max_rows")):
+                raise ValueError(f"Study.{field} is {value!r}; it must be a whole number ≥ 1")
         names = Counter(cell.name for cell in self.cells())
         twice = [name for name, count in names.items() if count > 1]
         if twice:
@@ -122,21 +130,24 @@ class Study:
 
     def cells(self) -> list[Cell]:
         """All runs, seed by seed: where a study was broken off, all labels have about equally many."""
-        return [
+        cells = [
             self._cell(label, environment, check_seed(seed))
             for seed in self.seeds
             for environment in self.environments
             for label in self.runs
         ]
+        return [cell for cell in cells if cell is not None]
 
-    def _cell(self, label: str, environment: str, seed: int) -> Cell:
+    def _cell(self, label: str, environment: str, seed: int) -> Cell | None:
         algorithm, config = self.runs[label]
-        config = config(environment) if callable(config) else config
+        if callable(config) and (config := config(environment)) is None:
+            return None
         allowed = "a dataclass or a dict" if ":" in algorithm else "a dataclass"
         if not dataclasses.is_dataclass(config) and not (":" in algorithm and isinstance(config, dict)):
             raise ValueError(f"Study.runs[{label!r}] has the config {config!r}; it must be {allowed}")
         columns = None if self.columns is None else tuple(self.columns)
-        cell = Cell(self.name, label, algorithm, config, environment, seed, self.eval_episodes, columns)
+        kept = (self.eval_episodes, columns, self.max_rows)
+        cell = Cell(self.name, label, algorithm, config, environment, seed, *kept)
         try:
             cell.run  # noqa: B018
         except TypeError as error:
@@ -174,6 +185,7 @@ def run_cell(cell: Cell, commit: str | None = None) -> bytes:
     if cell.algorithm == "a3c":
         _start_worker_server()
     with Usage() as usage:
+        start = time.perf_counter()
         agent, history = find_train(cell.algorithm)(cell.environment, cell.config, cell.seed)
         trained = usage.describe()
         seed = cell.seed + EVALUATION_SEED
@@ -191,7 +203,15 @@ def run_cell(cell: Cell, commit: str | None = None) -> bytes:
         },
     }
     columns = [name for name in history.columns if cell.columns is None or name in cell.columns]
-    return pack_result(Result({name: history[name] for name in columns}, returns, about))
+    rows = _spread(len(history), cell.max_rows)
+    seconds = np.array(history.logged_at)[rows] - start
+    return pack_result(Result({name: history[name][rows] for name in columns}, returns, seconds, about))
+
+
+def _spread(rows: int, at_most: int | None) -> np.ndarray:
+    """Which of so many rows are kept: all, or some at equal distances, counted back from the last."""
+    every = 1 if at_most is None else max(-(-rows // at_most), 1)
+    return np.arange(rows - 1, -1, -every)[::-1]
 
 
 def _start_worker_server() -> None:
@@ -221,7 +241,7 @@ def run_study(
     Args:
         study: what to run.
         results: the folder in which the study has its own.
-        jobs: cells at once; −1 for one on each core.
+        jobs: cells at once; −1 for one on each core. A timed study has one, and the machine should be quiet.
         engine: ``"local"`` or ``"ray"``.
         address: of a Ray cluster; when None a local Ray is started.
         retry_failed: run those again, too.
@@ -235,6 +255,7 @@ def run_study(
         OSError: results cannot be written; those that were are whole.
     """
     check_engine(engine, jobs, address)
+    jobs = 1 if study.timed else jobs
     cells = study.cells()
     for algorithm in {cell.algorithm for cell in cells}:
         find_train(algorithm)

@@ -43,9 +43,14 @@ def _rows(cell: Cell, columns: Mapping[str, Any], rows: int) -> pd.DataFrame:
     return pd.DataFrame({**where, **columns}, index=range(rows))
 
 
-def load(study: Study, results: str | os.PathLike = RESULTS) -> pd.DataFrame:
+def load(study: Study, results: str | os.PathLike = RESULTS, *, clock: bool = False) -> pd.DataFrame:
     """The histories of all cells that are done, a row for each of theirs: label, environment, seed, and the
     columns of the history. The same on every machine of the same kind, however the study was run.
+
+    Args:
+        study: which.
+        results: the folder in which it has its own.
+        clock: add ``seconds``, from the start of the training to the row. No two runs have the same.
 
     Raises:
         ValueError: a file is damaged, belongs to another configuration, or another version than the others
@@ -53,8 +58,8 @@ def load(study: Study, results: str | os.PathLike = RESULTS) -> pd.DataFrame:
     """
     parts = []
     for cell, result in _results(study, results):
-        rows = len(next(iter(result.history.values()), ()))
-        parts.append(_rows(cell, result.history, rows))
+        seconds = {"seconds": result.seconds} if clock else {}
+        parts.append(_rows(cell, {**result.history, **seconds}, len(result.seconds)))
     return _frame(parts)
 
 
@@ -94,16 +99,19 @@ def summary(study: Study, results: str | os.PathLike = RESULTS) -> pd.DataFrame:
     for cell, result in _results(study, results):
         steps = result.history.get("step", np.array([np.nan]))
         rows.setdefault((cell.environment, cell.label), []).append((result.returns.mean(), steps[-1]))
-    table = []
+    table, cells = [], study.cells()
     for environment in study.environments:
         for label in study.runs:
+            wanted = [cell for cell in cells if (cell.environment, cell.label) == (environment, label)]
+            if not wanted:
+                continue
             found = np.array(rows.get((environment, label), [])).reshape(-1, 2)
             means = found[:, 0] if len(found) else np.array([np.nan])
             table.append(
                 {
                     "label": label,
                     "environment": environment,
-                    "done": f"{len(found)}/{len(study.seeds)}",
+                    "done": f"{len(found)}/{len(wanted)}",
                     "return": means.mean(),
                     "worst seed": means.min(),
                     "best seed": means.max(),
