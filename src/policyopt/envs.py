@@ -13,6 +13,7 @@ __all__ = [
     "ActionProbe",
     "ConstantProbe",
     "ContinuousActionProbe",
+    "DeceptiveGrid",
     "DelayedProbe",
     "GridWorld",
     "ObservationActionProbe",
@@ -155,6 +156,19 @@ class GridWorld(gym.Env):
             image[row * 32 + 8 : row * 32 + 24, column * 32 + 8 : column * 32 + 24] = (0, 114, 178)
             return image
         return None
+
+
+class DeceptiveGrid(GridWorld):
+    """A grid that rewards giving up early: 0.3 beside the start, 1 in the far corner, ten steps away, which
+    in thirty steps a random walk seldom finds. Gymnasium id ``policyopt/DeceptiveGrid-v0``.
+    """
+
+    def __init__(self, render_mode: str | None = None):
+        layout = ("SX....", "......", "......", "......", "......", ".....G")
+        super().__init__(layout, pit_reward=0.3, max_steps=30, render_mode=render_mode)
+
+
+gym.register("policyopt/DeceptiveGrid-v0", entry_point="policyopt.envs:DeceptiveGrid")
 
 
 class _Probe(gym.Env):

@@ -29,6 +29,11 @@ TUNED: dict[str, dict[str, Any]] = {
     },
     "reinforce": {
         "CartPole-v1": ReinforceConfig(learning_rate=1e-2, learning_rate_end=0.0),
+        "Acrobot-v1": ReinforceConfig(total_steps=200_000, learning_rate=1e-2, learning_rate_end=0.0),
+        # Far from solving it, as A2C and A3C are.
+        "Pendulum-v1": ReinforceConfig(
+            total_steps=200_000, learning_rate=1e-2, learning_rate_end=0.0, gamma=0.9
+        ),
     },
     "a2c": {
         "CartPole-v1": A2CConfig(horizon=16, learning_rate=3e-3, learning_rate_end=0.0, gamma=0.98),
@@ -43,9 +48,19 @@ TUNED: dict[str, dict[str, Any]] = {
             normalize_advantages=True,
             entropy_coef=0.01,
         ),
+        "Pendulum-v1": A2CConfig(  # solves it with some seeds, not with most
+            horizon=8,
+            learning_rate=4e-3,
+            learning_rate_end=0.0,
+            gamma=0.9,
+            gae_lambda=0.9,
+            normalize_advantages=True,
+        ),
     },
     "a3c": {
         "CartPole-v1": A3CConfig(total_steps=300_000, gamma=0.98),
+        "Acrobot-v1": A3CConfig(total_steps=200_000, entropy_coef=0.01),  # without it runs get stuck
+        "Pendulum-v1": A3CConfig(total_steps=200_000, gamma=0.9),
     },
     "ppo": {
         "CartPole-v1": PPOConfig(
@@ -82,7 +97,7 @@ TUNED: dict[str, dict[str, Any]] = {
             gae_lambda=0.95,
         ),
     },
-    "ppo_penalty": {
+    "ppo_penalty": {  # as for PPO
         "CartPole-v1": PPOPenaltyConfig(
             total_steps=100_000,
             num_envs=16,
@@ -94,6 +109,22 @@ TUNED: dict[str, dict[str, Any]] = {
             gamma=0.98,
             gae_lambda=0.9,
         ),
+        "Acrobot-v1": PPOPenaltyConfig(
+            total_steps=200_000,
+            num_envs=16,
+            horizon=128,
+            epochs=6,
+            minibatch_size=256,
+            learning_rate=2e-3,
+            learning_rate_end=0.0,
+        ),
+        "Pendulum-v1": PPOPenaltyConfig(
+            total_steps=200_000,
+            horizon=256,
+            learning_rate=1e-3,
+            learning_rate_end=0.0,
+            gamma=0.9,
+        ),
     },
     "trpo": {
         "CartPole-v1": TRPOConfig(),
@@ -104,6 +135,7 @@ TUNED: dict[str, dict[str, Any]] = {
     },
     "grpo": {
         "CartPole-v1": GRPOConfig(learning_rate=5e-3, learning_rate_end=0.0),
+        "Acrobot-v1": GRPOConfig(total_steps=200_000, learning_rate=1e-3, learning_rate_end=0.0),
         # The best of what was tried, and far from solving it: one number judges 200 actions.
         "Pendulum-v1": GRPOConfig(
             total_steps=500_000,

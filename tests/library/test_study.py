@@ -108,7 +108,8 @@ def test_what_is_stored_comes_back(tmp_path):
     assert len(history) == 4 * 5
     cell = history[(history.label == "two") & (history.seed == 1)]
     assert cell.step.tolist() == [10, 20, 30, 40, 50]
-    assert cell.noise.tolist() == (np.random.default_rng(1).normal(size=5) * 2).tolist()
+    expected = np.random.default_rng(1).normal(size=5) * 2
+    assert cell.noise.tolist() == expected.astype(np.float32).tolist()
     assert cell.late.isna().tolist() == [True] * 3 + [False] * 2
     returns = evaluations(study, tmp_path)
     cell = returns[(returns.label == "one") & (returns.seed == 1)]

@@ -60,7 +60,7 @@ def hash_of(run: dict[str, Any]) -> str:
 
 
 def pack_result(result: Result) -> bytes:
-    """A result as the content of a file.
+    """A result as the content of a file; all but whole numbers in single precision.
 
     Raises:
         ValueError: a column does not consist of numbers.
@@ -70,8 +70,11 @@ def pack_result(result: Result) -> bytes:
             raise ValueError(f"the history's column {name!r} does not consist of numbers")
     buffer = io.BytesIO()
     arrays = {f"history.{name}": values for name, values in result.history.items()}
-    about = np.array(canonical_json(result.about))
-    np.savez_compressed(buffer, about=about, returns=result.returns, seconds=result.seconds, **arrays)
+    arrays |= {"returns": result.returns, "seconds": result.seconds}
+    arrays = {
+        name: values.astype("f4") if values.dtype == "f8" else values for name, values in arrays.items()
+    }
+    np.savez_compressed(buffer, about=np.frombuffer(canonical_json(result.about).encode(), "u1"), **arrays)
     return buffer.getvalue()
 
 
@@ -116,7 +119,7 @@ class Store:
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            about = json.loads(str(arrays.pop("about")))
+            about = json.loads(arrays.pop("about").tobytes())
             run, made_by = about["run"], about["provenance"]["policyopt"]
             returns, seconds = arrays.pop("returns"), arrays.pop("seconds")
         except (FileNotFoundError, NotADirectoryError):
