@@ -236,7 +236,7 @@ def test_the_algorithms_of_the_course(tmp_path):
     assert run_study(study, tmp_path, jobs=1, quiet=True)["done"] == 2
     agent, history = policyopt.ppo.train("CartPole-v1", ppo_config, 3)
     stored = load(study, tmp_path)
-    expected = history.to_frame()
+    expected = history.to_frame().astype({name: "f4" for name in set(history.columns) - {"step"}})
     stored_ppo = stored[stored.label == "PPO"][list(expected)].reset_index(drop=True)
     pd.testing.assert_frame_equal(stored_ppo, expected, check_exact=True, check_dtype=False)
     returns = evaluations(study, tmp_path)
@@ -401,9 +401,9 @@ def test_cells_of_several_versions_are_no_table(tmp_path):
     path = tmp_path / "fake" / "two__CartPole-v1__0.npz"
     with np.load(path) as file:
         content = dict(file)
-    about = json.loads(str(content["about"]))
+    about = json.loads(content["about"].tobytes())
     about["provenance"]["policyopt"] = "0.0.1"
-    np.savez_compressed(path, **{**content, "about": np.array(json.dumps(about))})
+    np.savez_compressed(path, **{**content, "about": np.frombuffer(json.dumps(about).encode(), "u1")})
     with pytest.raises(ValueError, match=r"two.*npz was made by policyopt 0.0.1, not by"):
         load(study, tmp_path)
 
@@ -597,5 +597,5 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         cli.main(["study", "run", "nope"])
     assert caught.value.code == 2
-    assert "there is no study 'nope'; there are smoke" in capsys.readouterr().err
+    assert "there is no study 'nope'; there are benchmark" in capsys.readouterr().err
     assert threading.active_count() < 20

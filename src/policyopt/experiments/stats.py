@@ -25,6 +25,7 @@ __all__ = [
     "interval",
     "iqm",
     "kaplan_meier",
+    "mean_difference",
     "mean_score",
     "performance_profile",
     "probability_of_improvement",
@@ -137,15 +138,40 @@ def probability_of_improvement(
     Raises:
         ValueError: as for ``interval``; another number of tasks.
     """
-    scores, baseline = _check_scores("scores", scores), _check_scores("baseline", baseline)
-    if baseline.shape[1] != scores.shape[1]:
-        raise ValueError(f"baseline has {baseline.shape[1]} tasks, but scores have {scores.shape[1]}")
+    scores, baseline = _check_pair(scores, baseline)
 
     def wins(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
         outcomes = np.sign(ours[..., :, None, :] - theirs[..., None, :, :])  # 1, 0 or −1 for every pair
         return (1 + outcomes.mean(axis=(-3, -2, -1))) / 2
 
     return _bootstrap(wins, [scores, baseline], confidence, resamples, seed)
+
+
+def mean_difference(
+    scores: np.ndarray,
+    baseline: np.ndarray,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """By how much the mean over all runs of all tasks is larger than the baseline's.
+
+    Book: eq-bootstrap-interval. Both are resampled, each task's runs on their own.
+
+    Args:
+        scores: of the algorithm, ``[runs, tasks]``.
+        baseline: scores of the other one, ``[other runs, tasks]``.
+        confidence, resamples, seed: as for ``interval``.
+
+    Raises:
+        ValueError: as for ``interval``; another number of tasks.
+    """
+    scores, baseline = _check_pair(scores, baseline)
+
+    def difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+        return ours.mean(axis=(-2, -1)) - theirs.mean(axis=(-2, -1))
+
+    return _bootstrap(difference, [scores, baseline], confidence, resamples, seed)
 
 
 def first_crossing(times: np.ndarray, values: np.ndarray, threshold: float) -> tuple[float, bool]:
@@ -318,6 +344,13 @@ def _check_numbers(name: str, values: np.ndarray, shape: str) -> np.ndarray:
         where = np.argwhere(~np.isfinite(values))[0].tolist()
         raise ValueError(f"{name}{where} is {values[tuple(where)]}; it must be a finite number")
     return values
+
+
+def _check_pair(scores: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores, baseline = _check_scores("scores", scores), _check_scores("baseline", baseline)
+    if baseline.shape[1] != scores.shape[1]:
+        raise ValueError(f"baseline has {baseline.shape[1]} tasks, but scores have {scores.shape[1]}")
+    return scores, baseline
 
 
 def _check_scores(name: str, scores: np.ndarray) -> np.ndarray:

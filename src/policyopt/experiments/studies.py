@@ -10,6 +10,13 @@ from typing import Any
 
 from policyopt.algorithms.a2c import A2CConfig
 from policyopt.algorithms.ppo import PPOConfig
+from policyopt.experiments.measures import (
+    GradientErrorConfig,
+    GroupConfig,
+    RandomConfig,
+    SameShapeConfig,
+    VarianceConfig,
+)
 from policyopt.experiments.peers import ExampleConfig
 from policyopt.experiments.study import Study
 from policyopt.tuned import tuned_config
@@ -53,6 +60,7 @@ def ppo_at_equal_steps(environment: str) -> PPOConfig:
 BENCHMARK = Study(
     "benchmark",
     {
+        "random": ("policyopt.experiments.measures:random_policy", RandomConfig()),
         "REINFORCE": ("reinforce", partial(reinforce_without_critic, "none")),
         "REINFORCE, mean": ("reinforce", partial(reinforce_without_critic, "mean")),
         "REINFORCE, value": ("reinforce", tuned("reinforce")),
@@ -239,6 +247,34 @@ EXAMPLE = Study(
     **KEPT,
 )
 
+# --- measurements without training ---
+
+# How noisy is the policy's gradient with each weight of an action?
+VARIANCE = Study(
+    "variance",
+    {"PPO's policy": ("policyopt.experiments.measures:gradient_variance", VarianceConfig())},
+    [CARTPOLE],
+)
+
+# Is REINFORCE's estimate right on average?
+GRADIENT = Study(
+    "gradient",
+    {"REINFORCE": ("policyopt.experiments.measures:gradient_error", GradientErrorConfig())},
+    ["FrozenLake-v1"],
+)
+
+# Does a step of GRPO make the better outputs of a group likelier? Is its surrogate PPO's?
+GROUPS = Study(
+    "groups",
+    {
+        "no state shared": ("policyopt.experiments.measures:group_advantage", GroupConfig(kind="separate")),
+        "one network": ("policyopt.experiments.measures:group_advantage", GroupConfig(kind="shared")),
+        "beside PPO": ("policyopt.experiments.measures:grpo_is_ppo", SameShapeConfig()),
+    },
+    [CARTPOLE],
+    eval_episodes=1,
+)
+
 # Two quick algorithms, to see that studies work.
 SMOKE = Study(
     "smoke",
@@ -265,6 +301,9 @@ STUDIES: dict[str, Study] = {
         CLOCK,
         PEERS,
         EXAMPLE,
+        VARIANCE,
+        GRADIENT,
+        GROUPS,
         SMOKE,
     )
 }
