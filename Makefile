@@ -1,5 +1,5 @@
 # make book · make test: each makes .venv first when it is not there. Another Python: make PYTHON=/path/to/python3
-.PHONY: help environment book serve test notebooks bench figures links lock clean
+.PHONY: help environment book serve test notebooks bench experiments figures links lock clean
 export PYTHON
 python := .venv/bin/python
 
@@ -26,6 +26,9 @@ notebooks: environment ## execute all notebooks in place and normalise them
 
 bench: environment ## print the speed table
 	$(python) tools/bench.py
+
+experiments: environment ## run what is missing of all studies, which takes hours
+	@for study in $$(.venv/bin/policyopt study list | cut -d' ' -f1); do .venv/bin/policyopt study run $$study || exit 1; done
 
 figures: environment ## draw the pictures the repository keeps
 	$(python) tools/figures.py

@@ -1,9 +1,10 @@
-"""The command ``policyopt``: train an agent, watch it, run a study.
+"""The command ``policyopt``: train an agent, watch it, run a study, look claims up.
 
 The flags are made from the configuration dataclasses, so a new setting needs no line here.
 """
 
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -196,12 +197,52 @@ def study_summary(name: tyro.conf.Positional[str], results: Path = Path("results
     print(summary(_study(name), results).round(1).to_string(index=False))
 
 
+def study_list(results: Path = Path("results")) -> None:
+    """Print all studies with their numbers of cells, and how many of those are done."""
+    from policyopt.experiments.studies import STUDIES
+    from policyopt.experiments.study import status
+
+    width = max(map(len, STUDIES))
+    for name, study in STUDIES.items():
+        counts = status(study, results)
+        print(f"{name:<{width}}  {counts['done']:>3} of {counts['cells']:>3} cells done")
+
+
 STUDY_COMMANDS: dict[str, Callable] = {
+    "list": study_list,
     "run": study_run,
     "status": study_status,
     "resume": study_resume,
     "summary": study_summary,
 }
+
+
+def claims(names: tyro.conf.Positional[tuple[str, ...]] = (), results: Path = Path("results")) -> None:
+    """Print what became of the field's claims: verdicts computed from stored results, rules, figures.
+
+    Args:
+        names: of the claims to be printed; all when none is given.
+        results: the folder in which the studies have their own.
+    """
+    from policyopt.experiments.claims import CLAIMS, ledger
+
+    for name in names:
+        if name not in CLAIMS:
+            raise ValueError(f"there is no claim {name!r}; there are {', '.join(CLAIMS)}")
+    table = ledger(results)
+    table = table[table.name.isin(names)] if names else table
+    for row in table.itertuples():
+        lines = [row.claim, *row.figures]
+        lines += [f"rule: {row.rule}"] if row.rule else []
+        lines += [f"rule changed: {row.changed}"] if row.changed else []
+        lines += [f"studies: {', '.join(row.studies)}"] if row.studies else []
+        print(f"{row.name}: {row.verdict or f'no verdict ({row.missing})'}")
+        print("\n".join(textwrap.fill(line, 100, **INDENT) for line in lines), end="\n\n")
+    counts = table.verdict.fillna("no verdict").value_counts(sort=False)
+    print(", ".join(f"{count} × {verdict}" for verdict, count in counts.items()))
+
+
+INDENT = {"initial_indent": "    ", "subsequent_indent": "        "}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -218,8 +259,8 @@ def main(args: list[str] | None = None) -> None:
                 STUDY_COMMANDS, prog="policyopt study", description="Run a study.", args=args[1:]
             )
         else:
-            commands = {"train": lambda: None, "watch": watch, "study": lambda: None}
-            commands["study"].__doc__ = "Run a study: policyopt study run|status|resume|summary NAME"
+            commands = {"train": lambda: None, "watch": watch, "study": lambda: None, "claims": claims}
+            commands["study"].__doc__ = f"Run a study: policyopt study {'|'.join(STUDY_COMMANDS)} NAME"
             commands["train"].__doc__ = "Train an agent: policyopt train ALGORITHM --env ENVIRONMENT"
             tyro.extras.subcommand_cli_from_dict(
                 commands, prog="policyopt", description="Policy optimisation, tested.", args=args

@@ -25,6 +25,7 @@ __all__ = [
     "interval",
     "iqm",
     "kaplan_meier",
+    "mean_curve",
     "mean_difference",
     "mean_score",
     "performance_profile",
@@ -172,6 +173,30 @@ def mean_difference(
         return ours.mean(axis=(-2, -1)) - theirs.mean(axis=(-2, -1))
 
     return _bootstrap(difference, [scores, baseline], confidence, resamples, seed)
+
+
+def mean_curve(
+    values: np.ndarray, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0
+) -> Interval:
+    """The mean of several curves at each of their points, with a pointwise bootstrap interval.
+
+    Args:
+        values: a row for each run, ``[runs, points]``.
+        confidence: of the interval at any one point, not of the whole curve at once.
+        resamples, seed: as for ``interval``.
+
+    Returns:
+        Arrays ``[points]``.
+
+    Raises:
+        ValueError: as for ``interval``.
+    """
+    values = _check_scores("values", values)
+
+    def means(values: np.ndarray) -> np.ndarray:
+        return np.moveaxis(values.mean(axis=-2), -1, 0)
+
+    return _bootstrap(means, [values], confidence, resamples, seed)
 
 
 def first_crossing(times: np.ndarray, values: np.ndarray, threshold: float) -> tuple[float, bool]:
