@@ -35,9 +35,10 @@ def test_versions_are_those_of_the_book():
     assert {name: book.get(name) for name in binder} == binder
 
 
-def test_everything_the_package_and_its_peer_need_is_there():
+def test_everything_the_package_its_studies_and_its_peers_need_is_there():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["peers"]]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["experiments"], *extras["peers"]]
     there = {package_name(name) for name in versions("binder/requirements.txt")}
     assert {package_name(requirement) for requirement in needed} <= there
 
