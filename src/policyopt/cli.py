@@ -236,7 +236,7 @@ def claims(names: tyro.conf.Positional[tuple[str, ...]] = (), results: Path = Pa
         lines += [f"rule: {row.rule}"] if row.rule else []
         lines += [f"rule changed: {row.changed}"] if row.changed else []
         lines += [f"studies: {', '.join(row.studies)}"] if row.studies else []
-        print(f"{row.name}: {row.verdict or f'no verdict ({row.missing})'}")
+        print(f"{row.name}: {f'no verdict ({row.missing})' if row.missing else row.verdict}")
         print("\n".join(textwrap.fill(line, 100, **INDENT) for line in lines), end="\n\n")
     counts = table.verdict.fillna("no verdict").value_counts(sort=False)
     print(", ".join(f"{count} × {verdict}" for verdict, count in counts.items()))

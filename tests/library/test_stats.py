@@ -16,6 +16,7 @@ from policyopt.experiments.stats import (
     interval,
     iqm,
     kaplan_meier,
+    mean_difference,
     mean_score,
     performance_profile,
     probability_of_improvement,
@@ -190,6 +191,51 @@ def test_coverage_of_the_probability_of_improvement():
         low, high = probability_of_improvement(ours, theirs, resamples=500, seed=seed)[1:]
         hits += low <= truth <= high
     assert within_chance(hits, repetitions, 0.95)
+
+
+# --- difference of means ---
+
+
+def test_mean_difference_by_hand():
+    ours, theirs = [[1.0, 10.0], [3.0, 20.0]], [[0.0, 2.0], [4.0, 6.0], [2.0, 4.0]]
+    assert mean_difference(ours, theirs).point == 8.5 - 3
+    # Means of two draws from {0, 1} differ by −1, −1/2, 0, 1/2, 1 with probabilities 1, 4, 6, 4, 1 of 16.
+    coins = [[0.0], [1.0]]
+    assert mean_difference(coins, coins) == (0.0, -1.0, 1.0)
+    assert mean_difference(coins, coins, confidence=0.8) == (0.0, -0.5, 0.5)
+    assert mean_difference(coins, coins, confidence=0.2) == (0.0, 0.0, 0.0)
+    assert mean_difference(coins, [[5.0]] * 3) == (-4.5, -5.0, -4.0)
+    # Any mixture of the tasks would move the means.
+    assert mean_difference([[0.0, 100.0]] * 5, [[1.0, 50.0]] * 4) == (24.5, 24.5, 24.5)
+
+
+def test_mean_difference_identities():
+    ours, theirs = random_scores(8, 3), 0.5 + random_scores(11, 3, seed=1)
+    there = mean_difference(ours, theirs, seed=3)
+    back = mean_difference(theirs, ours, seed=3)
+    assert there.low < there.point < there.high
+    assert there.point == pytest.approx(mean_score(ours) - mean_score(theirs), abs=1e-12)
+    assert there.point == pytest.approx(-back.point, abs=1e-12)
+    np.testing.assert_allclose([there.low, there.high], [-back.high, -back.low], atol=0.03)
+    np.testing.assert_allclose(
+        mean_difference(2 * ours + 7, 2 * theirs, seed=3), 7 + 2 * np.array(there), atol=1e-12
+    )
+    against_zero = mean_difference(ours, np.zeros((4, 3)))
+    np.testing.assert_allclose(against_zero, interval(ours, mean_score), atol=0.02)
+
+
+def test_mean_difference_is_a_direct_bootstrap():
+    """Two tasks of unlike spread, so that resampling the tasks together or the runs across would show."""
+    ours, theirs = random_scores(9, 2) * [1.0, 4.0], random_scores(6, 2, seed=1) * [3.0, 1.0] + 2
+    generator, draws = np.random.default_rng(5), 20_000
+    differences = np.zeros(draws)
+    for sign, scores in ((1, ours), (-1, theirs)):
+        for column in scores.T:
+            drawn = generator.integers(len(column), size=(draws, len(column)))
+            differences += sign * column[drawn].mean(axis=1) / 2
+    low, high = np.quantile(differences, [0.05, 0.95])
+    mine = mean_difference(ours, theirs, confidence=0.9)
+    np.testing.assert_allclose((mine.low, mine.high), (low, high), atol=0.04 * (high - low))
 
 
 # --- rliable ---
@@ -415,6 +461,15 @@ def test_coverage_with_unequal_budgets():
         (lambda: performance_profile([[1.0], [2.0]], 3.0), r"thresholds has shape \(\)"),
         (lambda: probability_of_improvement([[1.0], [2.0]], [[1.0]]), "baseline has 1 run"),
         (lambda: probability_of_improvement([[1.0], [2.0]], [[1.0, 2.0]] * 2), "baseline has 2 tasks"),
+        (lambda: mean_difference([[1.0], [2.0]], [[1.0]]), "baseline has 1 run; an interval needs"),
+        (lambda: mean_difference([[1.0]], [[1.0], [2.0]]), "scores has 1 run; an interval needs"),
+        (
+            lambda: mean_difference([[1.0], [2.0]], [[1.0, 2.0]] * 2),
+            "baseline has 2 tasks, but scores",
+        ),
+        (lambda: mean_difference([[1.0], [2.0]], [[1.0], [math.nan]]), r"baseline\[1, 0\] is nan"),
+        (lambda: mean_difference([1.0, 2.0], [[1.0], [2.0]]), r"scores has shape \(2,\)"),
+        (lambda: mean_difference([[1.0], [2.0]], [[1.0], [2.0]], confidence=95), "confidence is 95"),
         (lambda: first_crossing([], [], 1), r"times has shape \(0,\)"),
         (lambda: first_crossing([1, 2], [1.0], 1), r"values has shape \(1,\), but times have \(2,\)"),
         (lambda: first_crossing([2, 1], [1.0, 1.0], 1), r"times\[1\] is 1.0, after 2.0"),
@@ -442,7 +497,11 @@ def test_a_horizon_behind_the_last_run_adds_nothing():
 
 
 def test_results_are_plain_numbers():
-    for numbers in (interval(random_scores()), time_to_threshold([1.0, 2.0], [True, False]).median):
+    for numbers in (
+        interval(random_scores()),
+        mean_difference(random_scores(), random_scores()),
+        time_to_threshold([1.0, 2.0], [True, False]).median,
+    ):
         assert isinstance(numbers, Interval)
         assert all(type(number) is float for number in numbers)
 

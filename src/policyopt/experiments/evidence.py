@@ -33,7 +33,7 @@ class Evidence:
     """The stored results of studies, read once, and only whole ones.
 
     Every method raises ``MissingEvidence`` where a cell of the study it needs is missing, and ``ValueError``
-    where one is damaged or belongs to another configuration.
+    where one is damaged or belongs to another configuration, or to another version than the others.
 
     Args:
         results: the folder in which the studies have their own.
@@ -57,10 +57,11 @@ class Evidence:
     def _read(self, study: Study) -> dict[tuple[str, str], list[Result]]:
         if study.name not in self._studies:
             store, cells, found = Store(self.results / study.name), study.cells(), {}
-            done = 0
+            done, version = 0, None  # any version will do, but one for all
             for cell in cells:
-                result = store.read(cell)
-                done += result is not None
+                result = store.read(cell, version)
+                if result is not None:
+                    done, version = done + 1, result.about["provenance"]["policyopt"]
                 found.setdefault((cell.label, cell.environment), []).append(result)
             if done < len(cells):
                 raise MissingEvidence(

@@ -1,0 +1,468 @@
+"""The rules that decide the field's claims: what a verdict is, and how it follows from stored results.
+
+Intervals are 95 % unless a rule says otherwise. A task counts as solved when the mean return of 100 fresh
+episodes, greedy, reaches 475 on CartPole-v1, −100 on Acrobot-v1, −200 on Pendulum-v1; on the scale of
+scores, chance is 0 and solved is 1. Times to the threshold are those at which the training return, the mean
+of the last 20 episodes or of the last batch of them, reaches it; what is compared is their mean up to a
+common horizon.
+"""
+
+import enum
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from policyopt.experiments.evidence import SOLVED, Evidence
+from policyopt.experiments.stats import Interval, interval, mean_difference, mean_score, time_to_threshold
+from policyopt.experiments.studies import (
+    A2C_LEARNING_RATES,
+    CLIP_EPOCHS,
+    CLIP_LEARNING_RATES,
+    ENTROPY_COEFS,
+    ENVIRONMENTS,
+    EPOCHS,
+    PPO_LEARNING_RATES,
+    STUDIES,
+    UNCLIPPED,
+    WORKERS,
+    clip_label,
+)
+
+__all__ = ["Figure", "Finding", "Verdict", "share_that_collapses"]
+
+CARTPOLE, ACROBOT, PENDULUM = TASKS = tuple(SOLVED)
+
+
+class Verdict(enum.Enum):
+    """What the evidence says."""
+
+    HOLDS = "holds"
+    CONDITION = "holds with a condition"
+    NOT_HERE = "does not hold here"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that decides, with its interval where it is an estimate."""
+
+    name: str
+    value: Interval | float
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(np.atleast_1d(np.asarray(self.value, dtype=float))).all():
+            raise ValueError(f"the figure {self.name!r} is {self.value}; it must be finite")
+
+    def __str__(self) -> str:
+        if isinstance(self.value, Interval):
+            point, low, high = (_short(value) for value in self.value)
+            text = f"{point} [{low}, {high}]"
+        else:
+            text = f"{self.value:,}" if isinstance(self.value, int) else _short(self.value)
+        return f"{self.name}: {text}{self.unit and ' '}{self.unit}"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, without exponents where they can be avoided."""
+    if value == 0 or abs(value) < 1e-4:
+        return f"{value:.1g}"
+    digits = max(2 - math.floor(math.log10(abs(value))), 0)
+    return f"{round(value, 2 - math.floor(math.log10(abs(value)))):,.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict and the figures it follows from, of which there must be some."""
+
+    verdict: Verdict
+    figures: tuple[Figure, ...]
+
+    def __post_init__(self) -> None:
+        if not self.figures:
+            raise ValueError("a finding must have a figure")
+
+
+# --- what rules have in common ---
+
+
+def graded(full: bool, partly: bool) -> Verdict:
+    """The verdict for a claim that holds in full, partly, or not."""
+    return Verdict.HOLDS if full else Verdict.CONDITION if partly else Verdict.NOT_HERE
+
+
+def share(hits: Sequence[bool] | np.ndarray) -> Interval:
+    """A share of independent runs and its exact interval (Clopper & Pearson, 1934)."""
+    hits = np.asarray(hits, dtype=bool)
+    return time_to_threshold(np.ones(len(hits)), hits).reached
+
+
+def mean_of(values: np.ndarray) -> Interval:
+    """The mean of a number for each seed and its bootstrap interval."""
+    return interval(np.asarray(values, dtype=float)[:, None], mean_score)
+
+
+def sooner(one: Interval, other: Interval) -> bool:
+    """Whether the first interval lies whole below the second."""
+    return bool(one.high < other.low)
+
+
+def share_that_collapses(returns: Iterable[np.ndarray], floor: float = 100.0) -> np.ndarray:
+    """Which learning curves fall off a cliff: after a peak of at least ``floor`` they are, at some later row,
+    below half of the best so far.
+
+    Args:
+        returns: training returns, one array ``[rows]`` for each run, NaN before the first episode has ended;
+            for tasks whose returns are not negative.
+        floor: below it half a peak is noise; 100 of CartPole's 500.
+
+    Returns:
+        ``[runs]`` bool.
+    """
+    collapsed = []
+    for values in returns:
+        values = np.nan_to_num(np.asarray(values, dtype=float))
+        best = np.maximum.accumulate(values)
+        collapsed.append(bool(((best >= floor) & (values < best / 2)).any()))
+    return np.array(collapsed)
+
+
+# --- the rules ---
+
+
+def loop(evidence: Evidence) -> Finding:
+    above, least = [], {}
+    for label in STUDIES["benchmark"].runs:
+        for environment in TASKS if label != "random" else ():
+            ours = evidence.final("benchmark", label, environment)[:, None]
+            chance = evidence.final("benchmark", "random", environment)[:, None]
+            difference = mean_difference(ours, chance)
+            above.append(bool(difference.low > 0))
+            least[f"{label} on {environment}"] = mean_difference(
+                evidence.score("benchmark", label, environment)[:, None],
+                evidence.score("benchmark", "random", environment)[:, None],
+            )
+    name, smallest = min(least.items(), key=lambda item: item[1].point)
+    figures = (
+        Figure(f"algorithm and task pairs above chance, of {len(above)}", sum(above)),
+        Figure(f"the smallest gain in score, {name}", smallest),
+    )
+    return Finding(graded(all(above), any(above)), figures)
+
+
+def reinforce_gradient(evidence: Evidence) -> Finding:
+    where = ("gradient", "REINFORCE", "FrozenLake-v1")
+    with_discount = mean_of(evidence.last(*where, "mean_square_deviation"))
+    without = mean_of(evidence.last(*where, "mean_square_deviation_without_discount"))
+    unbiased = with_discount.low <= 1 <= with_discount.high
+    figures = (
+        Figure("mean squared deviation in standard errors, 1 if unbiased", with_discount),
+        Figure("the same without γ^t", without),
+    )
+    return Finding(graded(unbiased and without.low <= 1 <= without.high, unbiased), figures)
+
+
+def baseline_variance(evidence: Evidence) -> Finding:
+    label, environment = "PPO's policy", CARTPOLE
+    names = {"mean_baseline": "a mean", "value_baseline": "a critic", "gae": "GAE"}
+    columns = {
+        name: np.stack(evidence.column("variance", label, environment, f"variance_{name}"))
+        for name in ("whole_return", "to_go", *names)
+    }  # [seeds, stages]
+    figures, smaller = [], []
+    for name, words in {"to_go": "reward-to-go", **names}.items():
+        reference = "whole_return" if name == "to_go" else "to_go"
+        logs = np.log(columns[name] / columns[reference])
+        for stage in range(logs.shape[1]):
+            ratio = Interval(*np.exp(interval(logs[:, [stage]], mean_score)))
+            smaller.append(ratio.high < 1)
+            against = "the whole return" if name == "to_go" else "reward-to-go"
+            figures.append(Figure(f"variance with {words} over {against}, stage {stage}", ratio))
+    return Finding(graded(all(smaller), any(smaller)), tuple(figures))
+
+
+def actor_critic(evidence: Evidence) -> Finding:
+    figures, better = [], []
+    runs = [("benchmark", label) for label in ("REINFORCE", "REINFORCE, value", "A2C")]
+    for environment in (CARTPOLE, ACROBOT):
+        times = evidence.times(runs, environment)
+        means = [times[run].restricted_mean for run in runs]
+        better += [sooner(mean, means[0]) for mean in means[1:]]
+        figures += [
+            Figure(f"{label} on {environment}", mean, "steps")
+            for (_, label), mean in zip(runs, means, strict=True)
+        ]
+    return Finding(graded(all(better), any(better)), tuple(figures))
+
+
+def group_advantage(evidence: Evidence) -> Finding:
+    separate, shared, together = (
+        np.concatenate(evidence.column("groups", label, CARTPOLE, name))
+        for label, name in (
+            ("no state shared", "better_rose"),
+            ("one network", "better_rose"),
+            ("one network", "weighted_sum_rose"),
+        )
+    )
+    per_seed = [rows.mean() for rows in evidence.column("groups", "one network", CARTPOLE, "better_rose")]
+    figures = (
+        Figure("better outputs that became likelier, no state shared", float(separate.mean())),
+        Figure("better outputs that became likelier, one network", mean_of(np.array(per_seed))),
+        Figure("steps after which their weighted sum had risen, one network", float(together.mean())),
+    )
+    partly = (separate == 1).all() and (together == 1).all()
+    return Finding(graded(bool(partly and (shared == 1).all()), bool(partly)), figures)
+
+
+def grpo_is_ppo_shaped(evidence: Evidence) -> Finding:
+    where = ("groups", "beside PPO", CARTPOLE)
+    difference = float(evidence.last(*where, "largest_gradient_difference").max())
+    clipped = evidence.last(*where, "clip_fraction")
+    other = evidence.last(*where, "largest_gradient_difference_per_output_mean")
+    figures = (
+        Figure("largest difference of the gradients, relative", difference),
+        Figure("the same with GRPO's mean over each output", mean_of(other)),
+        Figure("share of ratios clipped", mean_of(clipped)),
+    )
+    same = difference < 1e-5 and bool((clipped > 0).all())
+    return Finding(graded(same, partly=False), figures)
+
+
+def grpo_general(evidence: Evidence) -> Finding:
+    solved = {task: evidence.solved("benchmark", "GRPO", task) for task in TASKS}
+    figures = [Figure(f"share of seeds that solve {task}", share(hits)) for task, hits in solved.items()]
+    label = "those, discounted"
+    figures.append(Figure("Pendulum, judged by discounted rewards", evidence.mean("credit", label, PENDULUM)))
+    works = [hits.mean() >= 0.8 for hits in solved.values()]
+    return Finding(graded(all(works), any(works)), tuple(figures))
+
+
+def ppo_no_cliff(evidence: Evidence) -> Finding:
+    settings = [(rate, epochs) for rate in CLIP_LEARNING_RATES for epochs in CLIP_EPOCHS]
+    falls = [
+        np.stack(
+            [
+                share_that_collapses(
+                    evidence.column("clip", clip_label(clip, *setting), CARTPOLE, "episode_return")
+                )
+                for setting in settings
+            ],
+            axis=1,
+        )
+        for clip in (0.2, UNCLIPPED)
+    ]  # [seeds, settings] each
+    clipped, unclipped = (each.astype(float) for each in falls)
+    difference = mean_difference(unclipped, clipped)
+    final = [
+        np.stack(
+            [evidence.final("clip", clip_label(clip, *setting), CARTPOLE) for setting in settings], axis=1
+        )
+        for clip in (0.2, UNCLIPPED)
+    ]
+    figures = (
+        Figure("share of runs that fall, with the clip", share(falls[0].ravel())),
+        Figure("share of runs that fall, without it", share(falls[1].ravel())),
+        Figure("difference", difference),
+        Figure("final return with the clip", interval(final[0], mean_score)),
+        Figure("final return without it", interval(final[1], mean_score)),
+    )
+    fewer = difference.low > 0
+    return Finding(graded(bool(fewer and clipped.mean() <= 0.05), bool(fewer)), figures)
+
+
+def ppo_first_order(evidence: Evidence) -> Finding:
+    full, plain = (
+        mean_difference(
+            evidence.scores(study, f"PPO{end}", TASKS), evidence.scores(study, f"TRPO{end}", TASKS)
+        )
+        for study, end in (("benchmark", ""), ("details", ", plain"))
+    )
+    figures = (
+        Figure("mean score of PPO less that of TRPO", full),
+        Figure("the same without the details of both", plain),
+        *(
+            Figure(f"score of {label}", interval(evidence.scores(study, label, TASKS), mean_score))
+            for study, label in (
+                ("benchmark", "PPO"),
+                ("benchmark", "TRPO"),
+                ("details", "PPO, plain"),
+                ("details", "TRPO, plain"),
+            )
+        ),
+    )
+    return Finding(graded(full.low >= -0.1 and plain.low >= -0.1, full.low >= -0.1), figures)
+
+
+def ppo_epochs(evidence: Evidence) -> Finding:
+    labels = [*(f"{epochs} epochs" for epochs in EPOCHS), "1 epochs, lr × 4"]
+    times = evidence.times([("epochs", label) for label in labels], CARTPOLE)
+    means = {label: times["epochs", label].restricted_mean for label in labels}
+    figures = tuple(Figure(f"{label}", mean, "steps") for label, mean in means.items())
+    tuned = means["6 epochs"]
+    than_one, than_large = (sooner(tuned, means[label]) for label in ("1 epochs", "1 epochs, lr × 4"))
+    return Finding(graded(than_one and than_large, than_one), figures)
+
+
+def steps_per_second(evidence: Evidence, label: str) -> np.ndarray:
+    """Of the study ``clock``, ``[seeds]``."""
+    where = ("clock", label, CARTPOLE)
+    return evidence.last(*where, "step") / evidence.last(*where, "seconds")
+
+
+def ppo_parallel(evidence: Evidence) -> Finding:
+    labels = {number: f"PPO, {number} environments" for number in ENVIRONMENTS}
+    speeds = {number: mean_of(steps_per_second(evidence, label)) for number, label in labels.items()}
+    runs = [("clock", label) for label in labels.values()]
+    times = evidence.times(runs, CARTPOLE, by="seconds")
+    seconds = {number: times["clock", label].restricted_mean for number, label in labels.items()}
+    ratio = np.log(steps_per_second(evidence, labels[64]) / steps_per_second(evidence, labels[1]))
+    gain = Interval(*np.exp(mean_of(ratio)))
+    best = min(seconds, key=lambda number: seconds[number].point)
+    figures = (
+        Figure("steps a second with 64 environments over those with 1", gain),
+        *(Figure(f"{number} environments", speed, "steps a second") for number, speed in speeds.items()),
+        *(Figure(f"to the threshold with {number}", mean, "s") for number, mean in seconds.items()),
+    )
+    faster = gain.low > 2 and sooner(seconds[best], seconds[1])
+    never_worse = all(not sooner(seconds[best], seconds[number]) for number in ENVIRONMENTS if number > best)
+    return Finding(graded(bool(faster and never_worse), bool(faster)), figures)
+
+
+def ppo_robust(evidence: Evidence) -> Finding:
+    figures, kept = [], []
+    for task in TASKS:
+        tuned = evidence.score("benchmark", "PPO", task).mean()
+        part = mean_of(evidence.score("robustness", "PPO, defaults", task) / tuned)
+        figures.append(Figure(f"share of the tuned gain on {task}", part))
+        kept.append(tuned > 0 and part.low >= 0.8)
+    return Finding(graded(all(kept), any(kept)), tuple(figures))
+
+
+def ppo_variants(evidence: Evidence) -> Finding:
+    runs = [("benchmark", "PPO"), ("benchmark", "PPO-penalty")]
+    figures, better, worse = [], [], []
+    for task in TASKS:
+        clip, penalty = (evidence.times(runs, task)[run].restricted_mean for run in runs)
+        figures += [Figure(f"clip on {task}", clip, "steps"), Figure(f"penalty on {task}", penalty, "steps")]
+        better.append(sooner(clip, penalty))
+        worse.append(sooner(penalty, clip))
+    return Finding(graded(any(better) and not any(worse), any(better)), tuple(figures))
+
+
+def ppo_entropy(evidence: Evidence) -> Finding:
+    environment = "policyopt/DeceptiveGrid-v0"
+    labels = {coef: f"c₂ = {coef:g}" for coef in ENTROPY_COEFS}
+    found = {
+        coef: (evidence.final("entropy", label, environment) >= 0.9)[:, None]
+        for coef, label in labels.items()
+    }
+    entropies = {
+        coef: mean_of(
+            np.array([rows.mean() for rows in evidence.column("entropy", label, environment, "entropy")])
+        )
+        for coef, label in labels.items()
+    }
+    figures = [
+        *(
+            Figure(f"share that find the goal, c₂ = {coef:g}", share(hits[:, 0]))
+            for coef, hits in found.items()
+        ),
+        *(Figure(f"mean entropy, c₂ = {coef:g}", mean, "nats") for coef, mean in entropies.items()),
+    ]
+    none, *others = ENTROPY_COEFS
+    gains = [
+        mean_difference(found[coef].astype(float), found[none].astype(float), confidence=0.99).low > 0
+        for coef in others
+    ]
+    keeps_exploring = entropies[others[-1]].low > entropies[none].high
+    full = keeps_exploring and all(gains)
+    return Finding(graded(full, keeps_exploring and any(gains)), tuple(figures))
+
+
+def worst_tenth(scores: np.ndarray) -> np.ndarray:
+    """The mean of the worst tenth of all runs, ``[..., runs, tasks]`` to ``[...]``."""
+    flat = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
+    return flat[..., : max(flat.shape[-1] // 10, 1)].mean(axis=-1)
+
+
+def ppo_stable(evidence: Evidence) -> Finding:
+    scores = {
+        name: np.stack(
+            [evidence.score("stability", f"{name}, lr {rate:g}", CARTPOLE) for rate in rates], axis=1
+        )
+        for name, rates in (("PPO", PPO_LEARNING_RATES), ("A2C", A2C_LEARNING_RATES))
+    }  # [seeds, learning rates]
+    worst = {name: interval(values, worst_tenth) for name, values in scores.items()}
+    middle = interval(scores["PPO"][:, 1:-1], worst_tenth)
+    falls = share_that_collapses(
+        values
+        for rate in PPO_LEARNING_RATES
+        for values in evidence.column("stability", f"PPO, lr {rate:g}", CARTPOLE, "episode_return")
+    )
+    figures = (
+        Figure("worst tenth of PPO's scores, learning rates from 1/16 to 16 times", worst["PPO"]),
+        Figure("from a quarter to 4 times", middle),
+        Figure("worst tenth of A2C's, from 1/16 to 16 times", worst["A2C"]),
+        Figure("share of PPO's runs that fall", share(falls)),
+    )
+    return Finding(graded(worst["PPO"].low >= 0.5, middle.low >= 0.5), figures)
+
+
+def a3c_parallel(evidence: Evidence) -> Finding:
+    labels = {number: f"A3C, {number} workers" for number in WORKERS}
+    runs = [*(("clock", label) for label in labels.values()), ("clock", "A2C")]
+    seconds = evidence.times(runs, CARTPOLE, by="seconds")
+    steps = evidence.times(runs, CARTPOLE)
+    figures = tuple(
+        Figure(f"{run[1]}", times[run].restricted_mean, unit)
+        for times, unit in ((seconds, "s"), (steps, "steps"))
+        for run in runs
+    )
+    means = {run[1]: seconds[run].restricted_mean for run in runs}
+    speeds_up = sooner(means[labels[2]], means[labels[1]])
+    beats_a2c = any(sooner(means[labels[number]], means["A2C"]) for number in WORKERS[1:])
+    return Finding(graded(speeds_up and beats_a2c, speeds_up), figures)
+
+
+def ppo_beats_a3c(evidence: Evidence) -> Finding:
+    ppo = ("clock", "PPO, 16 environments")
+    others = [("clock", f"A3C, {number} workers") for number in WORKERS]
+    figures, wins = [], []
+    for by, unit in (("seconds", "s"), ("step", "steps")):
+        times = {
+            run: found.restricted_mean for run, found in evidence.times([ppo, *others], CARTPOLE, by).items()
+        }
+        figures += [Figure(run[1], mean, unit) for run, mean in times.items()]
+        wins.append(all(sooner(times[ppo], times[run]) for run in others))
+    return Finding(graded(all(wins), wins[0]), tuple(figures))
+
+
+def trpo_cost(evidence: Evidence) -> Finding:
+    per_update = [
+        evidence.last("clock", label, CARTPOLE, "seconds")
+        / evidence.last("clock", label, CARTPOLE, "step")
+        * 1024
+        for label in ("TRPO, 16 environments", "PPO, 16 environments")
+    ]
+    ratio = Interval(*np.exp(mean_of(np.log(per_update[0] / per_update[1]))))
+    difference = mean_difference(
+        evidence.scores("benchmark", "TRPO", TASKS), evidence.scores("benchmark", "PPO", TASKS)
+    )
+    figures = (
+        Figure("seconds of an update with TRPO over those with PPO", ratio),
+        Figure("TRPO, 1,024 steps collected and one update", mean_of(per_update[0]), "s"),
+        Figure("PPO, the same", mean_of(per_update[1]), "s"),
+        Figure("mean score of TRPO less that of PPO", difference),
+    )
+    slower, comparable = ratio.low > 1, difference.low >= -0.1 and difference.high <= 0.1
+    return Finding(graded(bool(slower and comparable), bool(slower)), figures)
+
+
+def sb3_cartpole(evidence: Evidence) -> Finding:
+    solved = evidence.solved("example", "as printed", CARTPOLE)
+    figures = (
+        Figure("share of seeds with a mean return of 475", share(solved)),
+        Figure("mean return", evidence.mean("example", "as printed", CARTPOLE)),
+    )
+    return Finding(graded(solved.mean() >= 0.9, solved.mean() >= 0.5), figures)
