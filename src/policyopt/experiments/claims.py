@@ -7,9 +7,9 @@ What its words mean by solved, by a score and by the threshold stands in ``polic
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from os import PathLike
 from typing import TYPE_CHECKING
 
 from policyopt.experiments import rules
@@ -252,7 +252,7 @@ CLAIMS: dict[str, Claim] = {
 }
 
 
-def ledger(results: str | PathLike = RESULTS) -> pd.DataFrame:
+def ledger(results: str | os.PathLike = RESULTS) -> pd.DataFrame:
     """All claims, a row for each: ``name``, ``claim``, ``rule``, ``studies``, ``verdict``, ``figures`` (a
     list of texts), ``changed``, and ``missing``, why there is no verdict where there is none.
 

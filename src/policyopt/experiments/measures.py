@@ -67,7 +67,7 @@ def random_policy(
     """What the uniformly random policy earns: the floor that every curve starts from.
 
     Returns:
-        The agent, and one row: ``step`` 0 and ``episode_return``, the mean of ``config.episodes``.
+        The agent, and one row with ``step`` 0 and ``episode_return``, the mean of ``config.episodes``.
 
     Raises:
         ValueError: no such environment, or a seed out of range.
@@ -161,7 +161,7 @@ def gradient_variance(
     true gradients, their expected squares by variance / M.
 
     Returns:
-        The agent of the last stage, and a row for each stage:
+        The agent of the last stage, and a row for each stage.
 
         - ``stage`` from 0, ``step`` of training, ``episode_return`` (the mean of the measured episodes);
         - ``explained_variance`` of V on the measured episodes;
@@ -336,7 +336,7 @@ def gradient_error(
     something about it; from fewer no standard error can be told.
 
     Returns:
-        The agent, and one row: ``step``, ``episode_return``, ``judged`` (how many logits), and
+        The agent, and one row with ``step``, ``episode_return``, ``judged`` (how many logits), and
 
         - ``largest_deviation``: the largest of \\|mean − exact\\| / standard error over those logits;
         - ``mean_square_deviation``: the mean of its square, about 1 without a bias;
@@ -450,7 +450,7 @@ def group_advantage(
     :math:`\sum_i \hat A_i \log \pi(o_i) / |o_i|`, whose gradient it follows.
 
     Returns:
-        The untrained agent (for ``"separate"`` a ``RandomAgent``), and a row for each group:
+        The untrained agent (for ``"separate"`` a ``RandomAgent``), and a row for each group.
 
         - ``step``: the number of the group, from 0;
         - ``better_rose``, ``worse_fell``: of the outputs above (below) the group's mean the share that
@@ -627,7 +627,7 @@ def grpo_is_ppo(
     length these are the same.
 
     Returns:
-        The agent after those steps, and one row: ``step`` (of the environment), ``episode_return``,
+        The agent after those steps, and one row with ``step`` (of the environment), ``episode_return``,
         ``clip_fraction``, ``largest_gradient_difference`` (the largest over the policy's parameters, in
         units of PPO's largest gradient entry), and that with GRPO's own weights, whose name ends in
         ``_per_output_mean``.

@@ -127,7 +127,7 @@ def settings_of(config: PPOConfig | A2CConfig | TRPOConfig) -> dict[str, dict[st
         config: the settings.
 
     Returns:
-        The keyword arguments of three calls: ``"make_vec_env"``, ``"model"`` (the constructor of PPO, A2C or
+        The keyword arguments of three calls, ``"make_vec_env"``, ``"model"`` (the constructor of PPO, A2C or
         TRPO) and ``"learn"``.
 
     Raises:
@@ -188,7 +188,7 @@ def ppo(env_id: EnvSpec, config: PPOConfig = PPOConfig(), seed: int = 0) -> tupl
         seed: everything random follows from it.
 
     Returns:
-        Their model, which ``evaluate`` takes, and the history: a row for each update.
+        Their model, which ``evaluate`` takes, and the history, a row for each update.
 
     Raises:
         ValueError: a setting they do not take, or no such environment.
