@@ -5,11 +5,9 @@ fixed before the results of its study were looked at; where one was changed afte
 What its words mean by solved, by a score and by the threshold stands in ``policyopt.experiments.rules``.
 """
 
-from __future__ import annotations
-
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from policyopt.experiments import rules
@@ -33,7 +31,7 @@ class Claim:
         text: what is claimed.
         rule: what decides, in words.
         studies: the names of those it is decided by; none yet where nothing has been measured.
-        decide: the rule.
+        decide: the rule, which makes a ``Finding`` of an ``Evidence``.
         changed: how and why the rule was changed after the numbers had been looked at.
     """
 
@@ -41,7 +39,7 @@ class Claim:
     text: str
     rule: str = ""
     studies: tuple[str, ...] = ()
-    decide: Callable[[Evidence], Finding] | None = None
+    decide: Callable | None = None
     changed: str = ""
 
     def __post_init__(self) -> None:
@@ -252,7 +250,7 @@ CLAIMS: dict[str, Claim] = {
 }
 
 
-def ledger(results: str | os.PathLike = RESULTS) -> pd.DataFrame:
+def ledger(results: str | PathLike = RESULTS) -> "pd.DataFrame":
     """All claims, a row for each: ``name``, ``claim``, ``rule``, ``studies``, ``verdict``, ``figures`` (a
     list of texts), ``changed``, and ``missing``, why there is no verdict where there is none.
 
