@@ -288,10 +288,14 @@ CASES = {
         (epochs(100, 100, 300), NOT_HERE, {"1 epochs": 100}),
     ],
     "ppo-parallel": [
-        (parallel(FAST, (40, 30, 20, 10, 10)), HOLDS, {"over those with 1": 9, "threshold with 4": 30}),
-        (parallel(FAST, (40, 30, 10, 20, 10)), CONDITION, {"16 environments": 400, "threshold with 16": 10}),
-        (parallel(FAST, (40, 30, 20, 10, 30)), CONDITION, {"threshold with 256": 30}),
-        (parallel(FAST, (10,) * 5), NOT_HERE, {"threshold with 1": 10}),
+        (parallel(FAST, (40, 30, 20, 10, 10)), HOLDS, {"over those with 1": 9, "PPO, 4 environments": 30}),
+        (
+            parallel(FAST, (40, 30, 10, 20, 10)),
+            CONDITION,
+            {"16 environments": 400, "PPO, 16 environments": 10},
+        ),
+        (parallel(FAST, (40, 30, 20, 10, 30)), CONDITION, {"PPO, 256 environments": 30}),
+        (parallel(FAST, (10,) * 5), NOT_HERE, {"PPO, 1 environments": 10}),
         (parallel((100, 99, 99, 190, 99), (40, 30, 20, 10, 10)), NOT_HERE, {"over those with 1": 1.9}),
     ],
     "ppo-robust": [
@@ -301,10 +305,10 @@ CASES = {
         (robust(ONES, (0.9,) * 3, spread=1), NOT_HERE, {"on CartPole": 0.9}),  # as much, maybe
     ],
     "ppo-variants": [
-        (variants((100, 300, 300), (200, 300, 300)), HOLDS, {"clip on Cart": 100, "penalty on Cart": 200}),
-        (variants((100, 300, None), (200, 300, 400)), CONDITION, {"clip on Pendulum": 1_000}),
-        (variants((100,) * 3, (100,) * 3), NOT_HERE, {"clip on Acrobot": 100}),
-        (variants((100,) * 3, (100, 50, 100)), NOT_HERE, {"penalty on Acrobot": 50}),
+        (variants((100, 300, 300), (200, 300, 300)), HOLDS, {"PPO on Cart": 100, "PPO-penalty on Cart": 200}),
+        (variants((100, 300, None), (200, 300, 400)), CONDITION, {"PPO on Pendulum": 1_000}),
+        (variants((100,) * 3, (100,) * 3), NOT_HERE, {"PPO on Acrobot": 100}),
+        (variants((100,) * 3, (100, 50, 100)), NOT_HERE, {"PPO-penalty on Acrobot": 50}),
     ],
     "ppo-entropy": [
         (entropies((5, 20, 19, 18, 17, 16), AWAKE), HOLDS, {"goal, c₂ = 0": 0.25, "entropy, c₂ = 0": 0.3}),

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from policyopt.experiments.evidence import SOLVED, Evidence
-from policyopt.experiments.stats import Interval, interval, mean_difference, mean_score, time_to_threshold
+from policyopt.experiments.stats import (
+    Interval,
+    TimeToThreshold,
+    interval,
+    mean_difference,
+    mean_score,
+    time_to_threshold,
+)
 from policyopt.experiments.studies import (
     A2C_LEARNING_RATES,
     CLIP_EPOCHS,
@@ -108,6 +115,16 @@ def sooner(one: Interval, other: Interval) -> bool:
     return bool(one.high < other.low)
 
 
+def describe_times(times: dict[tuple[str, str], TimeToThreshold], unit: str, where: str = "") -> list[Figure]:
+    """For each run the mean time up to the horizon and how many got there at all; and the horizon."""
+    figures = []
+    for (_, label), found in times.items():
+        name = f"{label}{where}, reached by {found.reached.point:.0%}"
+        figures.append(Figure(name, found.restricted_mean, unit))
+    horizon = next(iter(times.values())).horizon
+    return [*figures, Figure(f"these are means up to{where}", horizon, unit)]
+
+
 def share_that_collapses(returns: Iterable[np.ndarray], floor: float = 100.0) -> np.ndarray:
     """Which learning curves fall off a cliff: after a peak of at least ``floor`` they are, at some later row,
     below half of the best so far.
@@ -189,10 +206,7 @@ def actor_critic(evidence: Evidence) -> Finding:
         times = evidence.times(runs, environment)
         means = [times[run].restricted_mean for run in runs]
         better += [sooner(mean, means[0]) for mean in means[1:]]
-        figures += [
-            Figure(f"{label} on {environment}", mean, "steps")
-            for (_, label), mean in zip(runs, means, strict=True)
-        ]
+        figures += describe_times(times, "steps", f" on {environment}")
     return Finding(graded(all(better), any(better)), tuple(figures))
 
 
@@ -298,7 +312,7 @@ def ppo_epochs(evidence: Evidence) -> Finding:
     labels = [*(f"{epochs} epochs" for epochs in EPOCHS), "1 epochs, lr × 4"]
     times = evidence.times([("epochs", label) for label in labels], CARTPOLE)
     means = {label: times["epochs", label].restricted_mean for label in labels}
-    figures = tuple(Figure(f"{label}", mean, "steps") for label, mean in means.items())
+    figures = tuple(describe_times(times, "steps"))
     tuned = means["6 epochs"]
     than_one, than_large = (sooner(tuned, means[label]) for label in ("1 epochs", "1 epochs, lr × 4"))
     return Finding(graded(than_one and than_large, than_one), figures)
@@ -322,7 +336,7 @@ def ppo_parallel(evidence: Evidence) -> Finding:
     figures = (
         Figure("steps a second with 64 environments over those with 1", gain),
         *(Figure(f"{number} environments", speed, "steps a second") for number, speed in speeds.items()),
-        *(Figure(f"to the threshold with {number}", mean, "s") for number, mean in seconds.items()),
+        *describe_times(times, "s"),
     )
     faster = gain.low > 2 and sooner(seconds[best], seconds[1])
     never_worse = all(not sooner(seconds[best], seconds[number]) for number in ENVIRONMENTS if number > best)
@@ -343,8 +357,9 @@ def ppo_variants(evidence: Evidence) -> Finding:
     runs = [("benchmark", "PPO"), ("benchmark", "PPO-penalty")]
     figures, better, worse = [], [], []
     for task in TASKS:
-        clip, penalty = (evidence.times(runs, task)[run].restricted_mean for run in runs)
-        figures += [Figure(f"clip on {task}", clip, "steps"), Figure(f"penalty on {task}", penalty, "steps")]
+        times = evidence.times(runs, task)
+        clip, penalty = (times[run].restricted_mean for run in runs)
+        figures += describe_times(times, "steps", f" on {task}")
         better.append(sooner(clip, penalty))
         worse.append(sooner(penalty, clip))
     return Finding(graded(any(better) and not any(worse), any(better)), tuple(figures))
@@ -414,11 +429,7 @@ def a3c_parallel(evidence: Evidence) -> Finding:
     runs = [*(("clock", label) for label in labels.values()), ("clock", "A2C")]
     seconds = evidence.times(runs, CARTPOLE, by="seconds")
     steps = evidence.times(runs, CARTPOLE)
-    figures = tuple(
-        Figure(f"{run[1]}", times[run].restricted_mean, unit)
-        for times, unit in ((seconds, "s"), (steps, "steps"))
-        for run in runs
-    )
+    figures = (*describe_times(seconds, "s"), *describe_times(steps, "steps"))
     means = {run[1]: seconds[run].restricted_mean for run in runs}
     speeds_up = sooner(means[labels[2]], means[labels[1]])
     beats_a2c = any(sooner(means[labels[number]], means["A2C"]) for number in WORKERS[1:])
@@ -430,11 +441,10 @@ def ppo_beats_a3c(evidence: Evidence) -> Finding:
     others = [("clock", f"A3C, {number} workers") for number in WORKERS]
     figures, wins = [], []
     for by, unit in (("seconds", "s"), ("step", "steps")):
-        times = {
-            run: found.restricted_mean for run, found in evidence.times([ppo, *others], CARTPOLE, by).items()
-        }
-        figures += [Figure(run[1], mean, unit) for run, mean in times.items()]
-        wins.append(all(sooner(times[ppo], times[run]) for run in others))
+        times = evidence.times([ppo, *others], CARTPOLE, by)
+        figures += describe_times(times, unit)
+        means = {run: found.restricted_mean for run, found in times.items()}
+        wins.append(all(sooner(means[ppo], means[run]) for run in others))
     return Finding(graded(all(wins), wins[0]), tuple(figures))
 
 
