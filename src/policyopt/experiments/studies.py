@@ -239,6 +239,18 @@ PEERS = Study(
     **KEPT,
 )
 
+# In the first ten seeds PPO ends a little better on Pendulum than theirs. Does it with fresh ones?
+REPLICATION = Study(
+    "replication",
+    {
+        "PPO": ("ppo", tuned("ppo")),
+        "PPO, theirs": ("policyopt.experiments.peers:ppo", tuned("ppo")),
+    },
+    [PENDULUM],
+    seeds=range(10, 24),
+    **KEPT,
+)
+
 # Does the article's closing example balance the pole?
 EXAMPLE = Study(
     "example",
@@ -300,6 +312,7 @@ STUDIES: dict[str, Study] = {
         ENTROPY,
         CLOCK,
         PEERS,
+        REPLICATION,
         EXAMPLE,
         VARIANCE,
         GRADIENT,
