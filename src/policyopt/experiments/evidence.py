@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from policyopt.experiments.stats import (
+    Interval,
     TimeToThreshold,
     first_crossing,
     interval,
     mean_score,
     time_to_threshold,
 )
-from policyopt.experiments.storage import Result, Store
+from policyopt.experiments.storage import Result
 from policyopt.experiments.studies import STUDIES
 from policyopt.experiments.study import RESULTS, Study
+from policyopt.experiments.tables import stored_results
 
 __all__ = ["SOLVED", "Evidence", "MissingEvidence"]
 
@@ -56,18 +58,14 @@ class Evidence:
 
     def _read(self, study: Study) -> dict[tuple[str, str], list[Result]]:
         if study.name not in self._studies:
-            store, cells, found = Store(self.results / study.name), study.cells(), {}
-            done, version = 0, None  # any version will do, but one for all
-            for cell in cells:
-                result = store.read(cell, version)
-                if result is not None:
-                    done, version = done + 1, result.about["provenance"]["policyopt"]
-                found.setdefault((cell.label, cell.environment), []).append(result)
-            if done < len(cells):
+            stored, total, found = list(stored_results(study, self.results)), len(study.cells()), {}
+            if len(stored) < total:
                 raise MissingEvidence(
-                    f"study {study.name}: {done} of {len(cells)} cells are done; "
+                    f"study {study.name}: {len(stored)} of {total} cells are done; "
                     f"policyopt study run {study.name}"
                 )
+            for cell, result in stored:
+                found.setdefault((cell.label, cell.environment), []).append(result)
             self._studies[study.name] = found
         return self._studies[study.name]
 
@@ -132,6 +130,6 @@ class Evidence:
         horizon = min(censored) if censored else max(times.max() for times, _ in crossings.values())
         return {run: time_to_threshold(*crossing, horizon=horizon) for run, crossing in crossings.items()}
 
-    def mean(self, study: str, label: str, environment: str):
+    def mean(self, study: str, label: str, environment: str) -> Interval:
         """The mean of the final returns over seeds and its interval."""
         return interval(self.final(study, label, environment)[:, None], mean_score)

@@ -149,18 +149,17 @@ def share_that_collapses(returns: Iterable[np.ndarray], floor: float = 100.0) ->
 
 
 def loop(evidence: Evidence) -> Finding:
-    above, least = [], {}
-    for label in STUDIES["benchmark"].runs:
-        for environment in TASKS if label != "random" else ():
-            ours = evidence.final("benchmark", label, environment)[:, None]
-            chance = evidence.final("benchmark", "random", environment)[:, None]
-            difference = mean_difference(ours, chance)
-            above.append(bool(difference.low > 0))
-            least[f"{label} on {environment}"] = mean_difference(
-                evidence.score("benchmark", label, environment)[:, None],
-                evidence.score("benchmark", "random", environment)[:, None],
-            )
-    name, smallest = min(least.items(), key=lambda item: item[1].point)
+    gains = {
+        f"{label} on {environment}": mean_difference(
+            evidence.score("benchmark", label, environment)[:, None],
+            evidence.score("benchmark", "random", environment)[:, None],
+        )
+        for label in STUDIES["benchmark"].runs
+        for environment in TASKS
+        if label != "random"
+    }
+    above = [bool(gain.low > 0) for gain in gains.values()]
+    name, smallest = min(gains.items(), key=lambda item: item[1].point)
     figures = (
         Figure(f"algorithm and task pairs above chance, of {len(above)}", sum(above)),
         Figure(f"the smallest gain in score, {name}", smallest),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluations", "load", "provenance", "summary"]
 
 
-def _results(study: Study, results: str | os.PathLike) -> Iterator[tuple[Cell, Result]]:
+def stored_results(study: Study, results: str | os.PathLike) -> Iterator[tuple[Cell, Result]]:
     """The cells that are done. Their version need not be this one, but it must be one."""
     store, version = Store(Path(results) / study.name), None
     for cell in study.cells():
@@ -57,7 +57,7 @@ def load(study: Study, results: str | os.PathLike = RESULTS, *, clock: bool = Fa
             made it; the message names it.
     """
     parts = []
-    for cell, result in _results(study, results):
+    for cell, result in stored_results(study, results):
         seconds = {"seconds": result.seconds} if clock else {}
         parts.append(_rows(cell, {**result.history, **seconds}, len(result.seconds)))
     return _frame(parts)
@@ -70,7 +70,7 @@ def evaluations(study: Study, results: str | os.PathLike = RESULTS) -> pd.DataFr
         ValueError: as for ``load``.
     """
     parts = []
-    for cell, result in _results(study, results):
+    for cell, result in stored_results(study, results):
         number = len(result.returns)
         parts.append(_rows(cell, {"episode": range(number), "return": result.returns}, number))
     return _frame(parts)
@@ -82,7 +82,7 @@ def provenance(study: Study, results: str | os.PathLike = RESULTS) -> pd.DataFra
     Raises:
         ValueError: as for ``load``.
     """
-    found = [(cell, result.about) for cell, result in _results(study, results)]
+    found = [(cell, result.about) for cell, result in stored_results(study, results)]
     return _frame([_rows(cell, {"hash": about["hash"], **about["provenance"]}, 1) for cell, about in found])
 
 
@@ -96,7 +96,7 @@ def summary(study: Study, results: str | os.PathLike = RESULTS) -> pd.DataFrame:
     import pandas as pd
 
     rows: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for cell, result in _results(study, results):
+    for cell, result in stored_results(study, results):
         steps = result.history.get("step", np.array([np.nan]))
         rows.setdefault((cell.environment, cell.label), []).append((result.returns.mean(), steps[-1]))
     table, cells = [], study.cells()
