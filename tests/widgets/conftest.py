@@ -1,5 +1,6 @@
 """A small Sphinx project with two figures on one page and none on another, and a browser to open it."""
 
+from functools import partial
 from textwrap import indent
 
 import pytest
@@ -54,12 +55,17 @@ def figure_site(tmp_path_factory, build_pages):
 
 
 @pytest.fixture
-def open_site(chromium, figure_site):
-    """open_site(**context options) opens the site from disk, offline; errors and requests fail the test."""
-    folder, _ = figure_site
+def open_site(open_folder, figure_site):
+    """open_site(**context options) opens the site with the two figures."""
+    return partial(open_folder, figure_site[0])
+
+
+@pytest.fixture
+def open_folder(chromium):
+    """open_folder(folder, **context options) opens a site from disk, offline; any error or request fails."""
     complaints, contexts = [], []
 
-    def open_page(stopped_clock=False, **options):
+    def open_page(folder, stopped_clock=False, **options):
         context = chromium.new_context(offline=True, **options)
         contexts.append(context)
         page = context.new_page()

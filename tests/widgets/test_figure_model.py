@@ -11,7 +11,7 @@ import torch
 
 from policyopt.widgets import BalanceYourself, Figure, export_mlp
 from policyopt.widgets.balance import PACKAGED_POLICY
-from policyopt.widgets.base import FOLDER, figure_source
+from policyopt.widgets.base import FOLDER, figure_module, figure_source
 
 
 def small_network(outputs=2):
@@ -161,14 +161,26 @@ def test_unknown_figure():
         figure_source("chess")
     with pytest.raises(ValueError, match="no interactive figure 'host'"):
         figure_source("host")
+    with pytest.raises(ValueError, match="no interactive figure 'common'"):
+        figure_source("common")
+
+
+def test_module_stands_alone():
+    """What it shares with the others is in it, and nothing of it is to be fetched."""
+    module = figure_module("balance")
+    assert "function followTheme(" in module
+    assert "function stepPhysics(" in module
+    assert re.findall(r"^(?:import\b.*|export (?!default|\{).*)", module, re.MULTILINE) == []
 
 
 def test_every_figure_has_one_script_that_asks_for_nothing():
     assert {figure.kind for figure in Figure.__subclasses__()} == {
-        path.stem for path in FOLDER.glob("*.js") if path.stem != "host"
+        path.stem for path in FOLDER.glob("*.js") if path.stem not in {"host", "common"}
     }
     for path in FOLDER.glob("*.js"):
-        source = path.read_text(encoding="utf-8")
+        source = (
+            path.read_text(encoding="utf-8") if path.stem in {"host", "common"} else figure_module(path.stem)
+        )
         assert not re.search(
             r"https?://|^import\b|\bimport\(|\bfetch\(|XMLHttpRequest|innerHTML|eval\(", source, re.M
         ), path.name

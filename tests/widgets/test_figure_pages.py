@@ -7,7 +7,7 @@ import pytest
 from sphinx.errors import ExtensionError
 
 from policyopt.widgets import base, sphinx
-from policyopt.widgets.base import figure_source
+from policyopt.widgets.base import figure_module
 
 PLACEHOLDER = '<div class="policyopt-widget" data-widget="balance"></div>'
 
@@ -29,7 +29,7 @@ def test_one_script_for_two_figures(figure_site):
     assert pages["index"].count('class="policyopt-widget"') == 2
     scripts = re.findall(r'<script type="module"[^>]*>(.*?)</script>', pages["index"], re.DOTALL)
     assert len(scripts) == 1
-    assert figure_source("balance").read_text(encoding="utf-8") in scripts[0]
+    assert figure_module("balance") in scripts[0]
     assert scripts[0].rstrip().endswith('mountAll("balance", render);')
 
 

@@ -1,6 +1,8 @@
 // Balance it yourself: CartPole in the page. Runs as an anywidget, and inline on a published page with no
 // kernel (policyopt.widgets.sphinx). Everything above "The figure" touches no page: the tests run it in Node.
 
+import { THEME, followTheme, h, randomStream, sharpPen, signed, softmax } from "./common.js";
+
 // --- CartPole-v1, as gymnasium.envs.classic_control.CartPoleEnv computes it -----------------------------------
 
 const GRAVITY = 9.8; // m/s²
@@ -76,24 +78,6 @@ function forward(layers, inputs) {
   );
 }
 
-function softmax(logits) {
-  const largest = Math.max(...logits); // subtracted, so that no exponential overflows
-  const exps = logits.map((z) => Math.exp(z - largest));
-  const total = exps.reduce((a, b) => a + b);
-  return exps.map((e) => e / total);
-}
-
-/** Uniform numbers in [0, 1), the same for the same seed (the mulberry32 generator). */
-function randomStream(seed) {
-  let a = seed >>> 0;
-  return () => {
-    a = (a + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(a ^ (a >>> 15), a | 1);
-    t = (t + Math.imul(t ^ (t >>> 7), t | 61)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
 // --- The figure -----------------------------------------------------------------------------------------------
 
 const DRIVERS = {
@@ -124,51 +108,20 @@ const STATE_ROWS = [
   { symbol: "θ̇", name: "pole velocity", unit: "rad/s", span: 3, limit: "no limit" },
 ];
 
-// One colour a driver in every figure (Okabe and Ito's palette); the blue is lightened on dark pages.
 const CSS = `
 :host {
-  --you: #e69f00; --random: #767676; --ppo: #0072b2; --alarm: #d55e00;
-  --text: var(--pst-color-text-base, var(--jp-ui-font-color1, #222832));
-  --muted: var(--pst-color-text-muted, var(--jp-ui-font-color2, #56606e));
-  --paper: var(--pst-color-background, var(--jp-layout-color0, #fff));
-  --sheet: #f4f6f8; --line: #cfd6de; --control: #7c8795; --wedge: #009e7322; --wedge-line: #00795a;
-  display: block; margin: 1rem 0; color-scheme: light; container-type: inline-size;
+  --you: var(--orange); --random: var(--grey); --ppo: var(--blue); --alarm: var(--vermilion);
+  --wedge: #009e7322; --wedge-line: #00795a;
 }
 :host([data-theme="dark"]) {
-  --you: #f0ad1e; --random: #a3a9b1; --ppo: #56b4e9; --alarm: #ff8b47;
-  --text: var(--pst-color-text-base, var(--jp-ui-font-color1, #dfe5ea));
-  --muted: var(--pst-color-text-muted, var(--jp-ui-font-color2, #a3abb5));
-  --paper: var(--pst-color-background, var(--jp-layout-color0, #14181e));
-  --sheet: #1e242c; --line: #3b4552; --control: #7f8b99; --wedge: #00c08e22; --wedge-line: #3fc9a0;
-  color-scheme: dark;
+  --wedge: #00c08e22; --wedge-line: #3fc9a0;
 }
-* { box-sizing: border-box; }
-.figure {
-  --driver: var(--you); outline: none;
-  max-width: 46rem; margin: 0 auto; padding: 1rem; color: var(--text); background: var(--paper);
-  border: 1px solid var(--line); border-radius: 12px; font: 15px/1.45 system-ui, -apple-system, "Segoe UI",
-  Roboto, "Helvetica Neue", Arial, sans-serif; text-align: left;
-}
+.figure { --driver: var(--you); }
 .figure[data-driver="random"] { --driver: var(--random); }
 .figure[data-driver="ppo"] { --driver: var(--ppo); }
-.bar { display: flex; flex-wrap: wrap; gap: .5rem .9rem; align-items: center; justify-content: space-between; }
-.title { margin: 0; font-size: 1.1rem; font-weight: 650; }
 .clock, .starts { display: flex; gap: .5rem; align-items: center; }
 .starts { font-size: .86rem; }
-.group { display: inline-flex; }
-.group button { border-radius: 0; margin-left: -1px; }
-.group button:first-child { border-radius: 8px 0 0 8px; margin-left: 0; }
-.group button:last-child { border-radius: 0 8px 8px 0; }
-button {
-  font: inherit; font-size: .9rem; color: var(--text); background: var(--paper);
-  border: 1px solid var(--control); border-radius: 8px; padding: .35rem .7rem; min-height: 38px;
-  cursor: pointer; white-space: nowrap; touch-action: manipulation;
-}
-button:hover:not([aria-disabled="true"]) { background: var(--sheet); }
-button[aria-disabled="true"] { color: var(--muted); border-color: var(--line); cursor: default; }
-button[aria-pressed="true"] {
-  box-shadow: inset 0 -4px 0 var(--mark, var(--driver)); background: var(--sheet); font-weight: 650;
-}
+button { --mark: var(--driver); }
 button[data-driver]::before, .scores tbody th::before {
   content: ""; display: inline-block; width: .65em; height: .65em; margin-right: .45em; border-radius: 50%;
   background: var(--mark);
@@ -176,13 +129,7 @@ button[data-driver]::before, .scores tbody th::before {
 :is(button, tr)[data-driver="you"] { --mark: var(--you); }
 :is(button, tr)[data-driver="random"] { --mark: var(--random); }
 :is(button, tr)[data-driver="ppo"] { --mark: var(--ppo); }
-button:focus-visible, .stage:focus-visible { outline: 3px solid var(--ppo); outline-offset: 2px; z-index: 1; }
-.stage {
-  position: relative; margin: .8rem 0 .5rem; border-radius: 10px; background: var(--sheet); overflow: hidden;
-  user-select: none; -webkit-user-select: none; touch-action: pan-y pinch-zoom;
-}
 .figure[data-driver="you"] .stage { cursor: pointer; }
-canvas { display: block; width: 100%; color: var(--text); transition: color 1ms; }
 .message {
   position: absolute; inset: .55rem .6rem auto; margin: 0; text-align: center; pointer-events: none;
   font-size: .92rem; line-height: 1.35; min-height: 2.7em;
@@ -206,10 +153,6 @@ canvas { display: block; width: 100%; color: var(--text); transition: color 1ms;
 .panels {
   display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: .9rem 1.6rem; margin: .9rem 0;
 }
-.label { margin: 0 0 .3rem; font-size: .84rem; font-weight: 650; }
-table { width: 100%; border-collapse: collapse; font-size: .86rem; }
-th { font-weight: 400; text-align: left; }
-td, .number { font-variant-numeric: tabular-nums; text-align: right; }
 .state th { white-space: nowrap; padding: .18rem 0; }
 .state b { display: inline-block; width: 1.2em; font-weight: 400; font-style: italic; }
 .state td { width: 7.6em; white-space: nowrap; }
@@ -241,9 +184,7 @@ td, .number { font-variant-numeric: tabular-nums; text-align: right; }
 .scores th { white-space: nowrap; }
 .scores thead th { color: var(--muted); font-size: .8rem; vertical-align: bottom; }
 .scores tr.current th { font-weight: 650; }
-.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 @container (max-width: 560px) {
-  .figure { padding: .7rem; border-radius: 10px; }
   .panels { grid-template-columns: minmax(0, 1fr); }
   .drivers { display: flex; width: 100%; }
   .drivers button { flex: 1 1 auto; padding: .35rem .3rem; }
@@ -256,21 +197,6 @@ td, .number { font-variant-numeric: tabular-nums; text-align: right; }
 }
 `;
 
-/** An element: h("button", {type: "button", class: "x"}, "text", child). Properties starting with "on" listen. */
-function h(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-const signed = (value, digits) => {
-  const text = Math.abs(value).toFixed(digits);
-  return (value < 0 && Number(text) !== 0 ? "−" : "+") + text;
-};
 const degrees = (radians) => (radians * 180) / Math.PI;
 
 /** Why the episode ended, in words: Gymnasium's flag first, then what happened. */
@@ -282,27 +208,6 @@ function endReason({ fell, left, terminated, step }) {
   return `Terminated: ${causes.join(" and ")}`;
 }
 
-/** Marks the host light or dark as the page is: Sphinx themes, JupyterLab, else the system. */
-function followTheme(host) {
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const apply = () => {
-    const sphinx = document.documentElement.dataset.theme;
-    const lab = document.body.dataset.jpThemeLight;
-    const dark = sphinx ? sphinx === "dark" : lab ? lab === "false" : system.matches;
-    host.dataset.theme = dark ? "dark" : "light";
-  };
-  const observer = new MutationObserver(apply);
-  const attributeFilter = ["data-theme", "data-jp-theme-light"];
-  observer.observe(document.documentElement, { attributes: true, attributeFilter });
-  observer.observe(document.body, { attributes: true, attributeFilter });
-  system.addEventListener("change", apply);
-  apply();
-  return () => {
-    observer.disconnect();
-    system.removeEventListener("change", apply);
-  };
-}
-
 /** Draws the track and, at `state`, cart and pole; one metre is as long across as up. */
 function drawScene(canvas, { state, action, ended }, styles) {
   const width = canvas.clientWidth;
@@ -312,15 +217,7 @@ function drawScene(canvas, { state, action, ended }, styles) {
   const pivotY = top + 1.12 * scale;
   const groundY = pivotY + cart.height * 0.75;
   const height = Math.round(groundY + 40);
-  const ratio = window.devicePixelRatio || 1;
-  canvas.style.height = `${height}px`;
-  if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-  }
-  const pen = canvas.getContext("2d");
-  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-  pen.clearRect(0, 0, width, height);
+  const pen = sharpPen(canvas, height);
   const colour = (name) => styles.getPropertyValue(name).trim();
   const across = (metres) => width / 2 + metres * scale;
   const line = (x1, y1, x2, y2) => {
@@ -515,7 +412,7 @@ function render({ model, el }) {
       h("tbody", {}, ...scoreRows.map(({ row }) => row))),
     announcer,
   );
-  root.append(h("style", {}, CSS), figure);
+  root.append(h("style", {}, THEME + CSS), figure);
   el.append(host);
 
   // --- what happens

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import traitlets
 
-from policyopt.widgets.base import FOLDER, Figure, figure_source
+from policyopt.widgets.base import FOLDER, Figure, figure_module
 
 START_STATES = 50
 PACKAGED_POLICY = FOLDER / "balance_policy.json"
@@ -167,7 +167,7 @@ class BalanceYourself(Figure):
         "Keep it up for 500 steps with the arrow keys or by touch, then watch a random policy and a trained "
         "PPO network try from the same start."
     )
-    _esm = figure_source(kind)
+    _esm = figure_module(kind)
 
     policy = traitlets.Any().tag(sync=True, page=True)
     seed = traitlets.Any(0)

@@ -11,14 +11,14 @@ import re
 
 from sphinx.errors import ExtensionError
 
-from policyopt.widgets.base import FOLDER, figure_source
+from policyopt.widgets.base import FOLDER, figure_module
 
 PLACEHOLDER = re.compile(r'<div class="policyopt-widget" data-widget="(\w+)"')
 
 
 def page_script(kind: str) -> str:
     """The inline module that mounts every placeholder of one kind."""
-    source = figure_source(kind).read_text(encoding="utf-8")
+    source = figure_module(kind)
     host = (FOLDER / "host.js").read_text(encoding="utf-8")
     code = f'{source}\n{host}\nmountAll("{kind}", render);'
     if "</script" in code.lower() or "<!--" in code:

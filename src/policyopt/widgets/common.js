@@ -1,0 +1,146 @@
+// What the figures share: their theme, elements, random numbers. It is put in front of each figure's own source
+// (policyopt.widgets.base.figure_module), so that one file is all a page or a notebook needs.
+
+// Okabe and Ito's palette, as in the printed figures; the blue is lightened on dark pages.
+export const THEME = `
+:host {
+  --blue: #0072b2; --orange: #e69f00; --vermilion: #d55e00; --green: #009e73; --purple: #cc79a7; --sky: #56b4e9;
+  --grey: #767676;
+  --text: var(--pst-color-text-base, var(--jp-ui-font-color1, #222832));
+  --muted: var(--pst-color-text-muted, var(--jp-ui-font-color2, #56606e));
+  --paper: var(--pst-color-background, var(--jp-layout-color0, #fff));
+  --sheet: #f4f6f8; --line: #cfd6de; --control: #7c8795;
+  display: block; margin: 1rem 0; color-scheme: light; container-type: inline-size;
+}
+:host([data-theme="dark"]) {
+  --blue: #56b4e9; --orange: #f0ad1e; --vermilion: #ff8b47; --green: #00c08e; --purple: #e39cc4; --sky: #8fd0f5;
+  --grey: #a3a9b1;
+  --text: var(--pst-color-text-base, var(--jp-ui-font-color1, #dfe5ea));
+  --muted: var(--pst-color-text-muted, var(--jp-ui-font-color2, #a3abb5));
+  --paper: var(--pst-color-background, var(--jp-layout-color0, #14181e));
+  --sheet: #1e242c; --line: #3b4552; --control: #7f8b99;
+  color-scheme: dark;
+}
+* { box-sizing: border-box; }
+.figure {
+  --mark: var(--blue); outline: none;
+  max-width: 46rem; margin: 0 auto; padding: 1rem; color: var(--text); background: var(--paper);
+  border: 1px solid var(--line); border-radius: 12px; font: 15px/1.45 system-ui, -apple-system, "Segoe UI",
+  Roboto, "Helvetica Neue", Arial, sans-serif; text-align: left;
+}
+.bar { display: flex; flex-wrap: wrap; gap: .5rem .9rem; align-items: center; justify-content: space-between; }
+.title { margin: 0; font-size: 1.1rem; font-weight: 650; }
+.group { display: inline-flex; }
+.group button { border-radius: 0; margin-left: -1px; }
+.group button:first-child { border-radius: 8px 0 0 8px; margin-left: 0; }
+.group button:last-child { border-radius: 0 8px 8px 0; }
+button {
+  font: inherit; font-size: .9rem; color: var(--text); background: var(--paper);
+  border: 1px solid var(--control); border-radius: 8px; padding: .35rem .7rem; min-height: 38px;
+  cursor: pointer; white-space: nowrap; touch-action: manipulation;
+}
+button:hover:not([aria-disabled="true"]) { background: var(--sheet); }
+button[aria-disabled="true"] { color: var(--muted); border-color: var(--line); cursor: default; }
+button[aria-pressed="true"] {
+  box-shadow: inset 0 -4px 0 var(--mark); background: var(--sheet); font-weight: 650;
+}
+:is(button, input, select, .stage, [tabindex="0"]):focus-visible {
+  outline: 3px solid var(--blue); outline-offset: 2px; z-index: 1;
+}
+.stage {
+  position: relative; margin: .8rem 0 .5rem; border-radius: 10px; background: var(--sheet); overflow: hidden;
+  user-select: none; -webkit-user-select: none; touch-action: pan-y pinch-zoom;
+}
+canvas { display: block; width: 100%; color: var(--text); transition: color 1ms; }
+.label { margin: 0 0 .3rem; font-size: .84rem; font-weight: 650; }
+table { width: 100%; border-collapse: collapse; font-size: .86rem; }
+th { font-weight: 400; text-align: left; }
+td, .number { font-variant-numeric: tabular-nums; text-align: right; }
+.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+@container (max-width: 560px) { .figure { padding: .7rem; border-radius: 10px; } }
+`;
+
+/** An element: h("button", {type: "button", class: "x"}, "text", child). Properties starting with "on" listen. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** Marks the host light or dark as the page is: Sphinx themes, JupyterLab, else the system. */
+export function followTheme(host) {
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const apply = () => {
+    const sphinx = document.documentElement.dataset.theme;
+    const lab = document.body.dataset.jpThemeLight;
+    const dark = sphinx ? sphinx === "dark" : lab ? lab === "false" : system.matches;
+    host.dataset.theme = dark ? "dark" : "light";
+  };
+  const observer = new MutationObserver(apply);
+  const attributeFilter = ["data-theme", "data-jp-theme-light"];
+  observer.observe(document.documentElement, { attributes: true, attributeFilter });
+  observer.observe(document.body, { attributes: true, attributeFilter });
+  system.addEventListener("change", apply);
+  apply();
+  return () => {
+    observer.disconnect();
+    system.removeEventListener("change", apply);
+  };
+}
+
+/** A number with its sign, a true minus where it is below zero as shown. */
+export const signed = (value, digits) => {
+  const text = Math.abs(value).toFixed(digits);
+  return (value < 0 && Number(text) !== 0 ? "−" : "+") + text;
+};
+
+export function softmax(logits) {
+  const largest = Math.max(...logits); // subtracted, so that no exponential overflows
+  const exps = logits.map((z) => Math.exp(z - largest));
+  const total = exps.reduce((a, b) => a + b);
+  return exps.map((e) => e / total);
+}
+
+/** Uniform numbers in [0, 1), the same for the same seed (the mulberry32 generator). */
+export function randomStream(seed) {
+  let a = seed >>> 0;
+  return () => {
+    a = (a + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(a ^ (a >>> 15), a | 1);
+    t = (t + Math.imul(t ^ (t >>> 7), t | 61)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** Numbers of the standard normal distribution from uniform ones (Box and Muller), two draws each. */
+export const normal = (uniform) =>
+  Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+
+/** An index drawn with the given probabilities, by one uniform number. */
+export function choose(probabilities, uniform) {
+  let left = uniform();
+  for (let i = 0; i < probabilities.length - 1; i++) {
+    left -= probabilities[i];
+    if (left < 0) return i;
+  }
+  return probabilities.length - 1;
+}
+
+/** Makes a canvas as sharp as the screen at the given height, and gives its pen, cleared, in CSS pixels. */
+export function sharpPen(canvas, height) {
+  const width = canvas.clientWidth;
+  const ratio = window.devicePixelRatio || 1;
+  canvas.style.height = `${height}px`;
+  if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+  }
+  const pen = canvas.getContext("2d");
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  return pen;
+}
