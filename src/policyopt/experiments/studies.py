@@ -87,6 +87,19 @@ CREDIT = Study(
     **KEPT,
 )
 
+GAE_LAMBDAS = (0.0, 0.5, 0.8, 0.9, 0.95, 1.0)
+
+# Does λ matter for learning? A2C as tuned, with a horizon long enough for λ to make a difference.
+LAMBDA = Study(
+    "lambda",
+    {
+        f"λ = {value:g}": ("a2c", tuned("a2c", total_steps=200_000, horizon=32, gae_lambda=value))
+        for value in GAE_LAMBDAS
+    },
+    [CARTPOLE, ACROBOT],
+    **KEPT,
+)
+
 # --- what PPO's parts are for ---
 
 UNCLIPPED = 1e6  # ε so large that no ratio gets there
@@ -304,6 +317,7 @@ STUDIES: dict[str, Study] = {
     for study in (
         BENCHMARK,
         CREDIT,
+        LAMBDA,
         CLIP,
         EPOCHS_STUDY,
         STABILITY,
