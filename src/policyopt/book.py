@@ -1,4 +1,6 @@
-"""What the chapters use to show things: the package's source, one plotting style, animations."""
+"""What the chapters use to show things: the package's source, what became of a claim, one plotting style,
+animations.
+"""
 
 import base64
 import html
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["COLORS", "animation", "episode_frames", "show_source", "use_style"]
+__all__ = ["COLORS", "animation", "episode_frames", "show_claim", "show_source", "use_style"]
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart; an algorithm keeps its colour everywhere.
 COLORS = {
@@ -95,6 +97,50 @@ def show_source(*items: Any) -> Source:
             ) from error
         names.append(getattr(item, "__qualname__", getattr(item, "__name__", repr(item))))
     return Source("\n\n\n".join(textwrap.dedent(code).rstrip() for code in codes), ", ".join(names))
+
+
+class ShownClaim:
+    """What became of a claim, as a card in a notebook and as lines in a terminal."""
+
+    def __init__(self, claim: str, verdict: str, figures: Sequence[str], rule: str):
+        self.claim, self.verdict, self.figures, self.rule = claim, verdict, list(figures), rule
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Claim: {self.claim}", f"Verdict: {self.verdict}", *self.figures])
+
+    def _repr_html_(self) -> str:
+        claim, verdict, rule = map(html.escape, (self.claim, self.verdict, self.rule))
+        figures = "".join(f"<li>{html.escape(figure)}</li>" for figure in self.figures)
+        return (
+            f'<div class="policyopt-claim" data-verdict="{verdict.split(":")[0].replace(" ", "-")}">'
+            f"<p><strong>The claim.</strong> {claim}</p><p><strong>The verdict.</strong> {verdict}</p>"
+            + (f"<ul>{figures}</ul>" if figures else "")
+            + (f"<p><strong>The rule.</strong> {rule}</p>" if rule else "")
+            + "</div>"
+        )
+
+
+def show_claim(name: str, results: str | Path = "results") -> ShownClaim:
+    """What became of one of the field's claims, computed from stored results when it is asked for.
+
+    Args:
+        name: of the claim, as in ``policyopt.experiments.claims.CLAIMS``.
+        results: the folder in which the studies have their own.
+
+    Raises:
+        ValueError: there is no such claim, or a stored cell is damaged or of another configuration.
+    """
+    from policyopt.experiments.claims import CLAIMS
+    from policyopt.experiments.evidence import Evidence, MissingEvidence
+
+    if name not in CLAIMS:
+        raise ValueError(f"there is no claim {name!r}; there are {', '.join(CLAIMS)}")
+    claim = CLAIMS[name]
+    try:
+        finding = claim.find(Evidence(results))
+    except MissingEvidence as error:
+        return ShownClaim(claim.text, f"none yet: {error}", [], claim.rule)
+    return ShownClaim(claim.text, finding.verdict.value, list(map(str, finding.figures)), claim.rule)
 
 
 def episode_frames(

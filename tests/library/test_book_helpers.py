@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import gymnasium as gym
 import matplotlib as mpl
@@ -7,10 +8,14 @@ import pytest
 from PIL import Image
 
 from policyopt.algorithms import ppo
-from policyopt.book import COLORS, animation, episode_frames, show_source, use_style
+from policyopt.book import COLORS, animation, episode_frames, show_claim, show_source, use_style
 from policyopt.envs import GridWorld
 from policyopt.evaluation import RandomAgent
+from policyopt.experiments.claims import CLAIMS
+from policyopt.experiments.evidence import Evidence
 from policyopt.losses import clipped_surrogate
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def test_show_source_shows_the_installed_code():
@@ -39,6 +44,30 @@ def test_show_source_needs_python_source():
         show_source(len)
     with pytest.raises(TypeError, match="nothing to show"):
         show_source()
+
+
+def test_show_claim_computes_the_verdict_from_what_is_stored():
+    finding = CLAIMS["sb3-cartpole"].find(Evidence(RESULTS))
+    shown = show_claim("sb3-cartpole", RESULTS)
+    figures = [str(figure) for figure in finding.figures]
+    assert repr(shown).splitlines() == [
+        f"Claim: {CLAIMS['sb3-cartpole'].text}",
+        f"Verdict: {finding.verdict.value}",
+        *figures,
+    ]
+    page = shown._repr_html_()
+    assert f'data-verdict="{finding.verdict.value}"' in page
+    assert CLAIMS["sb3-cartpole"].rule in page
+    assert page.count("<li>") == len(figures) > 0
+
+
+def test_show_claim_without_results_says_so(tmp_path):
+    assert "Verdict: none yet: " in repr(show_claim("sb3-cartpole", tmp_path))
+    page = show_claim("sb3-cartpole", tmp_path)._repr_html_()
+    assert 'data-verdict="none-yet"' in page
+    assert "<ul>" not in page
+    with pytest.raises(ValueError, match=r"no claim 'sb3'; there are loop, "):
+        show_claim("sb3")
 
 
 def test_style_can_be_told_apart_and_restored():

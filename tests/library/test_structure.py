@@ -14,7 +14,7 @@ import policyopt
 
 SOURCE = Path(policyopt.__file__).parent
 UPPER = {"algorithms", "language", "experiments", "widgets", "exercises"}
-TOP = {"cli", "tuned", "__init__", "agents"}  # these may know the algorithms
+TOP = {"cli", "tuned", "__init__", "agents", "book"}  # these may know the algorithms
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(SOURCE)], "policyopt."))
 
 
