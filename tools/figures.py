@@ -1,5 +1,6 @@
-"""Draws what the repository keeps as files: the pictures of the introduction and the README, and the network
-that plays in *Balance it yourself*. Everything follows from seeds, so a second run changes nothing.
+"""Makes what the repository keeps as files: the pictures of the introduction and the README, the network that
+plays in *Balance it yourself*, and the episodes of the *GAE explorer*. Everything follows from seeds, so a
+second run changes nothing.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from policyopt import RandomAgent, evaluate, make_env, ppo, tuned_config
 from policyopt.book import COLORS, animation, episode_frames, use_style
 from policyopt.files import write_whole
 from policyopt.widgets.balance import PACKAGED_POLICY, export_mlp
+from policyopt.widgets.gae_explorer import PACKAGED_EPISODES, record_episodes
 
 mpl.use("agg")
 IMAGES = Path(__file__).parent.parent / "book" / "images"
@@ -44,6 +46,12 @@ def packaged_policy() -> None:
     if worst < 500:
         raise SystemExit(f"the network for the page falls after {worst:.0f} steps; choose another seed")
     write_whole(PACKAGED_POLICY, (json.dumps(export_mlp(agent.policy_net)) + "\n").encode())
+
+
+def gae_episodes() -> None:
+    """What the *GAE explorer* shows."""
+    text = json.dumps(record_episodes(), ensure_ascii=False, separators=(",", ":")) + "\n"
+    write_whole(PACKAGED_EPISODES, text.encode())
 
 
 def introduction(agent: ppo.ActorCritic) -> None:
@@ -79,6 +87,7 @@ def main() -> None:
     use_style()
     IMAGES.mkdir(exist_ok=True)
     packaged_policy()
+    gae_episodes()
     agent, history = ppo.train(ENV, tuned_config("ppo", ENV), seed=0)
     introduction(agent)
     readme(agent, history)
