@@ -2,11 +2,13 @@
 animations.
 """
 
+import ast
 import base64
 import html
 import inspect
 import io
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,29 +60,70 @@ def use_style() -> None:
     )
 
 
+SECTION = re.compile(r"^\s*(Args|Attributes|Raises|Returns|Yields):$")
+
+
+def shorten_docstrings(code: str) -> str:
+    """Python source in which each docstring ends before its first section: what is left out is in the API
+    reference. Formulas lose the role that marks them for Sphinx.
+    """
+    lines = code.replace(":math:`", "`").splitlines()
+    kinds = ast.Module | ast.FunctionDef | ast.ClassDef
+    documented = [node for node in ast.walk(ast.parse(code)) if isinstance(node, kinds)]
+    for node in sorted(documented, key=lambda node: -getattr(node, "lineno", 0)):  # the last first
+        if ast.get_docstring(node) is None:
+            continue
+        text = node.body[0]
+        first, last = text.lineno - 1, text.end_lineno - 1  # of the docstring, which may be one line
+        cut = next((i for i in range(first, last) if SECTION.match(lines[i])), last)
+        if cut < last:
+            while not lines[cut - 1].strip():
+                cut -= 1
+            lines[cut:last] = [" " * text.col_offset + "…"]
+    return "\n".join(lines)
+
+
 class Source:
-    """The source of an object, shown with colours in a notebook and as it is in a terminal."""
+    """The source of an object, shown with colours in a notebook and as it is in a terminal.
+
+    Attributes:
+        code: the source, whole.
+        name: of what it is the source.
+    """
 
     def __init__(self, code: str, name: str):
         self.code, self.name = code, name
 
     def __repr__(self) -> str:
-        return self.code
+        return shorten_docstrings(self.code)
 
     def _repr_html_(self) -> str:
         from pygments import highlight
         from pygments.formatters import HtmlFormatter
         from pygments.lexers import PythonLexer
 
-        body = highlight(self.code, PythonLexer(), HtmlFormatter(nowrap=True))
+        lines = highlight(repr(self), PythonLexer(), HtmlFormatter(nowrap=True)).rstrip("\n").split("\n")
+        body = "\n".join(map(_hanging, lines))
         return (
             f'<div class="highlight-python notranslate"><div class="highlight"><pre tabindex="0" '
+            f'style="white-space: pre-wrap; overflow-wrap: anywhere" '
             f'aria-label="Source of {html.escape(self.name)}">{body}</pre></div></div>'
         )
 
 
+def _hanging(line: str) -> str:
+    """A line that is continued, where it is too long for the screen, further in than it began."""
+    text = re.sub(r"<[^>]*>", "", line)
+    indent = len(text) - len(text.lstrip()) + 6
+    box = "display: inline-block; box-sizing: border-box; width: 100%"
+    style = f"{box}; padding-left: {indent}ch; text-indent: -{indent}ch"
+    return f'<span style="{style}">{line}</span>' if text.strip() else line
+
+
 def show_source(*items: Any) -> Source:
     """The source of functions, classes, methods or modules, as it is installed, for a notebook to show.
+
+    Of the docstrings it shows what stands before the first section; ``code`` of the result has all.
 
     Raises:
         TypeError: one has no Python source (a number, a built-in), or none is given.

@@ -1,4 +1,6 @@
+import html
 import io
+import re
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,6 +16,7 @@ from policyopt.evaluation import RandomAgent
 from policyopt.experiments.claims import CLAIMS
 from policyopt.experiments.evidence import Evidence
 from policyopt.losses import clipped_surrogate
+from policyopt.returns import gae
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -22,7 +25,7 @@ def test_show_source_shows_the_installed_code():
     import inspect
 
     source = show_source(clipped_surrogate)
-    assert repr(source) == inspect.getsource(clipped_surrogate).rstrip()
+    assert source.code == inspect.getsource(clipped_surrogate).rstrip()
     method = repr(show_source(ppo.PPOConfig.__post_init__))
     assert method.startswith("def __post_init__(self)")
     assert "\n    check_settings(self" in method
@@ -32,11 +35,69 @@ def test_show_source_shows_the_installed_code():
     assert repr(show_source(ppo)).startswith('"""Proximal policy optimisation')
 
 
+def documented(
+    number,
+    text="""Not a docstring.
+
+    Args:
+""",
+):
+    """What it does.
+
+    Book: eq-none.
+
+    Args:
+        number: any.
+
+    Raises:
+        ValueError: never.
+    """
+
+    def inner():
+        """One line."""
+        return text
+
+    class Inner:
+        """Two.
+
+        Attributes:
+            none: at all.
+        """
+
+    return inner, Inner, number
+
+
+def test_show_source_leaves_out_the_sections_of_docstrings():
+    shown = repr(show_source(documented))
+    whole = show_source(documented).code
+    assert "number: any" in whole
+    cut = """    Args:
+        number: any.
+
+    Raises:
+        ValueError: never.
+"""
+    assert cut in whole
+    expected = whole.replace("\n" + cut, "    …\n")
+    expected = expected.replace("\n        Attributes:\n            none: at all.\n", "        …\n")
+    assert shown == expected
+    compile(shown, "shown", "exec")
+    assert ":math:" in show_source(gae).code
+    assert ":math:" not in repr(show_source(gae))
+
+
+def test_show_source_html_wraps_long_lines_and_loses_none():
+    page = show_source(documented)._repr_html_()
+    assert "white-space: pre-wrap" in page
+    text = html.unescape(re.sub(r"<[^>]*>", "", page))
+    assert text == repr(show_source(documented))
+
+
 def test_show_source_html_is_coloured_and_labelled():
-    html = show_source(clipped_surrogate)._repr_html_()
-    assert '<span class="k">def</span>' in html
-    assert 'aria-label="Source of clipped_surrogate"' in html
-    assert html == show_source(clipped_surrogate)._repr_html_()
+    page = show_source(clipped_surrogate)._repr_html_()
+    assert '<span class="k">def</span>' in page
+    assert 'aria-label="Source of clipped_surrogate"' in page
+    assert page == show_source(clipped_surrogate)._repr_html_()
 
 
 def test_show_source_needs_python_source():
