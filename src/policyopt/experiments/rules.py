@@ -119,10 +119,10 @@ def describe_times(times: dict[tuple[str, str], TimeToThreshold], unit: str, whe
     """For each run the mean time up to the horizon and how many got there at all; and the horizon."""
     figures = []
     for (_, label), found in times.items():
-        name = f"{label}{where}, reached by {found.reached.point:.0%}"
+        name = f"{label}{where}, mean, reached by {found.reached.point:.0%} of the seeds"
         figures.append(Figure(name, found.restricted_mean, unit))
     horizon = next(iter(times.values())).horizon
-    return [*figures, Figure(f"these are means up to{where}", horizon, unit)]
+    return [*figures, Figure(f"horizon of these means{where}", horizon, unit)]
 
 
 def share_that_collapses(returns: Iterable[np.ndarray], floor: float = 100.0) -> np.ndarray:
