@@ -52,7 +52,7 @@ class A2CConfig:
 def a2c_loss(agent: ActorCritic, batch: Batch, config: A2CConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """−mean(log π_θ(a|s) Â) + c₁ L^VF − c₂ S, a scalar to minimise, and metrics.
 
-    Book: eq-a2c-loss. Mnih et al. (2016), section 4, negated.
+    Book: eq-a2c-loss. Mnih et al. (2016), section 4, negated; c₁ as in Schulman et al. (2017), eq. 9.
     """
     dist = agent.policy(batch.obs)
     advantages = normalize(batch.advantages) if config.normalize_advantages else batch.advantages

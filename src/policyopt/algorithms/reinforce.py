@@ -92,7 +92,7 @@ def reinforce_batch(episodes: Rollout, agent: Actor, config: ReinforceConfig, me
 def reinforce_loss(agent: Actor, batch: Batch, config: ReinforceConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """−(1/N) Σ over N episodes Σ_t weight_t log π_θ(a_t|s_t), less the entropy's bonus, and metrics.
 
-    Book: eq-reinforce. Williams (1992), theorem 1, negated.
+    Book: eq-reinforce. Williams (1992), theorem 2 (episodic), negated; its weight is the whole return.
     """
     dist = agent.policy(batch.obs)
     weights = normalize(batch.advantages) if config.normalize_advantages else batch.advantages
