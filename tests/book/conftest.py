@@ -77,6 +77,11 @@ def config():
     return read_config()
 
 
+@pytest.fixture(scope="session")
+def toc():
+    return toc_pages()
+
+
 def build_book(folder):
     log, status = folder / "build.log", folder / "status"
     if not status.exists():

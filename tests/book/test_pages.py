@@ -6,8 +6,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
+
+from policyopt.envs import GridWorld
+from policyopt.tabular import tabular_model, value_iteration
 
 pytestmark = pytest.mark.browser
 
@@ -197,6 +201,47 @@ def test_balance_it_yourself_is_played_on_its_chapters_page(open_page, book, sou
         figure.get_by_role("button", name="eight times real time", exact=True).click()
         expect(figure).to_have_attribute("data-phase", "ended")
         expect(figure.locator('tr[data-driver="ppo"] [data-score="best"]')).to_have_text("500")
+
+
+def test_every_figure_of_a_chapter_runs_in_its_page(open_page, chapter):
+    page = open_page(f"{chapter}.html")
+    mounted = page.locator(".policyopt-widget").evaluate_all(
+        "all => all.map(one => !!one.policyopt?.state())"
+    )
+    assert all(mounted)
+    if "rl_basics" in chapter or "policy_gradients" in chapter:
+        assert mounted, "a chapter has at least one interactive figure"
+
+
+def test_gridworld_plans_on_its_chapters_page(open_page):
+    page = open_page("book/rl_basics/values.html")
+    figure = page.locator('.policyopt-widget[data-widget="gridworld"]').first
+    state = figure.evaluate("one => { one.policyopt.sweep(500); return one.policyopt.state(); }")
+    settings = state["settings"]
+    world = GridWorld(state["layout"], slip=settings["slip"], step_reward=settings["step_reward"])
+    values, _ = value_iteration(tabular_model(world), settings["gamma"])
+    assert state["values"] == pytest.approx(values.tolist(), abs=1e-6)
+
+
+def test_bandit_climbs_on_its_chapters_page(open_page):
+    page = open_page("book/policy_gradients/reinforce.html")
+    figure = page.locator('.policyopt-widget[data-widget="bandit"]').first
+    before = figure.evaluate("one => one.policyopt.state()")
+    p, r = np.array(before["probabilities"]), np.array(before["rewards"])
+    assert before["exact"] == pytest.approx((p * (r - p @ r)).tolist())
+    figure.get_by_role("button", name="Exact step", exact=True).click()
+    after = figure.evaluate("one => one.policyopt.state()")
+    assert np.dot(after["probabilities"], r) > p @ r
+
+
+def test_gae_explorer_adds_up_on_its_chapters_page(open_page):
+    page = open_page("book/policy_gradients/actor_critic.html")
+    figure = page.locator('.policyopt-widget[data-widget="gae_explorer"]').first
+    figure.evaluate("one => one.policyopt.show('episode')")
+    state = figure.evaluate("one => one.policyopt.state()")
+    deltas, decay = state["deltas"], state["gamma"] * state["lambda"]
+    expected = [sum(decay**k * delta for k, delta in enumerate(deltas[t:])) for t in range(len(deltas))]
+    assert state["advantages"] == pytest.approx(expected)
 
 
 def test_a_notebooks_page_offers_binder_its_source_and_a_download(open_page):
