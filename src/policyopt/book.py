@@ -167,7 +167,7 @@ def show_claim(name: str, results: str | Path = "results") -> ShownClaim:
     """What became of one of the field's claims, computed from stored results when it is asked for.
 
     Args:
-        name: of the claim, as in ``policyopt.experiments.claims.CLAIMS``.
+        name: of the claim, as ``policyopt claims`` prints it.
         results: the folder in which the studies have their own.
 
     Raises:
