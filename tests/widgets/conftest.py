@@ -46,17 +46,27 @@ def build_pages():
 
 
 @pytest.fixture(scope="session")
-def figure_site(tmp_path_factory, build_pages):
-    """The folder of a site with two figures and its HTML by page."""
-    folder = tmp_path_factory.mktemp("figures")
-    code, pages = build_pages(folder, [BalanceYourself().page_html(), BalanceYourself(seed=20).page_html()])
-    assert code == 0
-    return folder / "html", pages
+def site_of(tmp_path_factory, build_pages):
+    """site_of(figure, …) builds a site with these figures on one page: its folder, and the HTML by page."""
+
+    def build(*figures):
+        folder = tmp_path_factory.mktemp("figures")
+        code, pages = build_pages(folder, [figure.page_html() for figure in figures])
+        assert code == 0
+        return folder / "html", pages
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def figure_site(site_of):
+    """A site with two figures."""
+    return site_of(BalanceYourself(), BalanceYourself(seed=20))
 
 
 @pytest.fixture
 def open_site(open_folder, figure_site):
-    """open_site(**context options) opens the site with the two figures."""
+    """open_site(**context options) opens the site; a module has its own where it defines ``figure_site``."""
     return partial(open_folder, figure_site[0])
 
 

@@ -4,29 +4,14 @@ import re
 
 import gymnasium as gym
 import pytest
+from in_browser import PHONE, expect_it_fits, fact, first, press, state_of, tab_through, wait_for_pixels
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
 
-def first(page):
-    return page.locator(".figure").first
-
-
-def state_of(page, index=0):
-    return page.evaluate("i => document.querySelectorAll('.policyopt-widget')[i].policyopt.state()", index)
-
-
-def fact(figure, name):
-    return figure.locator(f'[data-fact="{name}"]')
-
-
 def score(figure, driver, column):
     return figure.locator(f'tr[data-driver="{driver}"] [data-score="{column}"]')
-
-
-def press(figure, name):
-    figure.get_by_role("button", name=name, exact=True).click()
 
 
 def expect_end(figure):
@@ -59,21 +44,9 @@ def test_mounts_and_waits_for_the_reader(open_site):
 
 def test_draws_the_cart_crisply(open_site):
     page = open_site(device_scale_factor=2)
-    size, orange = (
-        first(page)
-        .locator("canvas")
-        .evaluate(
-            """canvas => {
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            let orange = 0;
-            for (let i = 0; i < data.length; i += 4)
-                orange += data[i] === 0xe6 && data[i + 1] === 0x9f && data[i + 2] === 0;
-            return [canvas.width / canvas.clientWidth, orange];
-        }"""
-        )
-    )
+    size = first(page).locator("canvas").evaluate("canvas => canvas.width / canvas.clientWidth")
     assert size == pytest.approx(2, abs=0.01)
-    assert orange > 1000
+    wait_for_pixels(first(page), "#e69f00", more_than=1000)
 
 
 def test_played_by_keyboard_to_the_end(open_site):
@@ -168,19 +141,9 @@ def test_speed_is_steps_of_the_environments_own_length(open_site, speed, steps):
 
 
 def test_touch_and_360_pixels(open_site):
-    page = open_site(viewport={"width": 360, "height": 740}, has_touch=True, device_scale_factor=3)
+    page = open_site(**PHONE)
     figure = first(page)
-
-    def expect_it_fits():
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        assert figure.evaluate("f => f.scrollWidth <= f.clientWidth")
-        beyond = figure.evaluate(
-            """f => [...f.querySelectorAll("*")].filter((e) => !e.closest(".hidden, .meter") &&
-                e.getBoundingClientRect().right > f.getBoundingClientRect().right).map((e) => e.outerHTML)"""
-        )
-        assert beyond == []
-
-    expect_it_fits()
+    expect_it_fits(figure)
     finger = {"pointerType": "touch", "button": 0, "bubbles": True}
     figure.locator(".stage").dispatch_event("pointerdown", finger)  # the beginning of a scroll
     assert state_of(page)["phase"] == "waiting"
@@ -188,32 +151,17 @@ def test_touch_and_360_pixels(open_site):
     assert state_of(page)["phase"] in ("running", "ended")
     expect_end(figure)
     expect(fact(figure, "last action")).to_have_text("1 (right)")
-    expect_it_fits()
+    expect_it_fits(figure)
     figure.get_by_role("button", name="Same start").tap()
     figure.locator(".stage").tap(position={"x": 40, "y": 120})
     expect_end(figure)
     expect(fact(figure, "last action")).to_have_text("0 (left)")
     for name in ("Random", "PPO"):
         figure.get_by_role("button", name=name).tap()
-        expect_it_fits()
+        expect_it_fits(figure)
     target = figure.get_by_role("button", name="push left").bounding_box()
     assert target["height"] >= 48
     assert target["width"] >= 120
-
-
-def wait_for_pole_colour(page, colour):
-    rgb = list(bytes.fromhex(colour[1:]))
-    page.wait_for_function(
-        """rgb => {
-            const root = document.querySelector(".policyopt-widget [data-theme]").shadowRoot;
-            const canvas = root.querySelector("canvas");
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            let found = 0;
-            for (let i = 0; i < data.length; i += 4) found += rgb.every((value, k) => data[i + k] === value);
-            return found > 100;
-        }""",
-        arg=rgb,
-    )
 
 
 def test_follows_the_theme_of_the_page(open_site):
@@ -228,13 +176,13 @@ def test_follows_the_theme_of_the_page(open_site):
     page.evaluate("document.body.dataset.jpThemeLight = 'true'")  # JupyterLab
     assert page.evaluate(theme) == "light"
     assert paper() != dark
-    wait_for_pole_colour(page, "#222832")
+    wait_for_pixels(first(page), "#222832", more_than=100)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")  # Sphinx
     assert page.evaluate(theme) == "dark"
     assert paper() == dark
-    wait_for_pole_colour(page, "#dfe5ea")
+    wait_for_pixels(first(page), "#dfe5ea", more_than=100)
     page.add_style_tag(content="html { --pst-color-text-base: #ff0000; }")  # a theme whose CSS comes late
-    wait_for_pole_colour(page, "#ff0000")
+    wait_for_pixels(first(page), "#ff0000", more_than=100)
 
 
 @pytest.mark.parametrize(("motion", "phase"), [("reduce", "waiting"), ("no-preference", "running")])
@@ -262,15 +210,7 @@ def test_push_buttons_work_by_keyboard(open_site):
 def test_everything_is_reached_by_keyboard(open_site):
     page = open_site()
     page.locator(".stage").first.focus()
-    focused = """() => {
-        let element = document.activeElement;
-        while (element.shadowRoot) element = element.shadowRoot.activeElement;
-        return element.getAttribute("aria-label") ?? element.textContent;
-    }"""
-    names = []
-    for _ in range(11):
-        page.keyboard.press("Tab")
-        names.append(page.evaluate(focused))
+    names = tab_through(page, 11)
     assert names[:4] == ["← push left", "push right →", "Play", "Step"]
     assert names[8:10] == ["Same start", "New start"]
     assert names[10] == "You"  # the second figure

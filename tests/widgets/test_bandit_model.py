@@ -1,10 +1,10 @@
 """*Policy gradient on a bandit*: the Python side, what it accepts and carries."""
 
-import json
 import re
 
 import numpy as np
 import pytest
+from in_python import embedded, expect_refused
 
 from policyopt.widgets import BanditGradient
 
@@ -17,10 +17,6 @@ DEFAULTS = {
     "runs": 1,
     "seed": 0,
 }
-
-
-def embedded(figure):
-    return json.loads(re.search(r'<script type="application/json">(.*)</script>', figure.page_html())[1])
 
 
 def test_page_carries_the_settings():
@@ -47,10 +43,6 @@ def test_settings_can_be_assigned():
         "offset": 2.5,
         "runs": 30,
     }
-    with pytest.raises(ValueError, match="noise is 3; it must be a number from 0 to 2"):
-        figure.noise = 3
-    with pytest.raises(ValueError, match="means is None; it must be three numbers"):
-        figure.means = None
 
 
 def test_repr():
@@ -64,17 +56,16 @@ def test_repr():
     ("name", "values", "allowed"),
     [
         ("means", [(1, 2), (1, 2, 3, 4), "abc", 3, (0, 0, float("nan")), (0, 0, 11)], "three numbers"),
-        ("means", [(True, 0, 0), (0, 0, None)], "each from -10 to 10"),
-        ("noise", [-0.1, 2.5, float("nan"), "1", None, True], "a number from 0 to 2"),
-        ("learning_rate", [0, 0.009, 1.1, float("inf")], "a number from 0.01 to 1"),
-        ("offset", [-5.1, 5.1, float("-inf")], "a number from -5 to 5"),
-        ("baseline", ["exact", "", None, 0, ["none"]], "one of none, mean, value"),
-        ("runs", [0, 2, 29, 1.0, True, "30"], "1 or 30"),
+        ("means", [(True, 0, 0), (0, 0, None)], "each in [-10, 10]"),
+        ("noise", [-0.1, 2.5, float("nan"), "1", None, True], "a number in [0, 2]"),
+        ("learning_rate", [0, 0.009, 1.1, float("inf")], "a number in [0.01, 1]"),
+        ("offset", [-5.1, 5.1, float("-inf")], "a number in [-5, 5]"),
+        ("baseline", ["exact", "", None, 0, ["none"]], "one of 'none', 'mean', 'value'"),
+        ("runs", [0, 2, 29, 1.0, True, "30"], "one of 1, 30"),
         ("seed", [-1, 2**31, 0.0, True, None], "an integer from 0 to 2**31 - 1"),
     ],
 )
 def test_bad_arguments_are_named(name, values, allowed):
     for value in values:
-        with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}; it must be ")) as error:
-            BanditGradient(**{name: value})
-        assert allowed in str(error.value)
+        told = f"{re.escape(f'{name} is {value!r}; it must be ')}.*{re.escape(allowed)}"
+        expect_refused(BanditGradient, name, value, told)

@@ -3,6 +3,19 @@
 import re
 
 import pytest
+from in_browser import (
+    PHONE,
+    count_pixels,
+    expect_it_fits,
+    expect_targets,
+    fact,
+    first,
+    in_page,
+    press,
+    state_of,
+    tab_through,
+    wait_for_pixels,
+)
 from playwright.sync_api import expect
 
 from policyopt.widgets import GAEExplorer
@@ -13,35 +26,19 @@ MINE = {"name": "by hand", "rewards": [1, 1], "values": [2, 4, 8], "terminated":
 
 
 @pytest.fixture(scope="session")
-def gae_site(tmp_path_factory, build_pages):
-    folder = tmp_path_factory.mktemp("gae")
-    figures = [GAEExplorer(), GAEExplorer(0.5, 0.5, view="many", episodes=[MINE])]
-    code, _ = build_pages(folder, [figure.page_html() for figure in figures])
-    assert code == 0
-    return folder / "html"
+def figure_site(site_of):
+    return site_of(GAEExplorer(), GAEExplorer(0.5, 0.5, view="many", episodes=[MINE]))
 
 
 @pytest.fixture
-def open_figure(open_folder, gae_site):
+def open_figure(open_site):
     """open_figure(**context options) opens the page: the page, and its first figure."""
 
     def open_page(**options):
-        page = open_folder(gae_site, **options)
-        return page, page.locator(".figure").first
+        page = open_site(**options)
+        return page, first(page)
 
     return open_page
-
-
-def state_of(page, index=0):
-    return page.evaluate("i => document.querySelectorAll('.policyopt-widget')[i].policyopt.state()", index)
-
-
-def act(page, call, index=0):
-    page.evaluate(f"i => document.querySelectorAll('.policyopt-widget')[i].policyopt.{call}", index)
-
-
-def press(figure, name):
-    figure.get_by_role("button", name=name, exact=True).click()
 
 
 def shown(number, digits):
@@ -137,7 +134,7 @@ def test_both_groupings_show_the_same_sum(open_figure):
     )
     expect(figure.locator(".terms")).to_contain_text("n = 15, to the end")
     for step in (25, 24, 23, 0):  # also with fewer terms than rows
-        act(page, f"select({step})")
+        in_page(page, f"figure.select({step})")
         assert figure.bounding_box()["height"] == pytest.approx(height, abs=1)
 
 
@@ -162,14 +159,14 @@ def test_bias_and_variance(open_figure):
         press(figure, critic)
         best = state_of(page)["best"]
         assert low <= best <= high
-        expect(figure.locator('[data-fact="best"]')).to_have_text(f"λ = {best:.2f}")
+        expect(fact(figure, "best")).to_have_text(f"λ = {best:.2f}")
         expect(figure.get_by_role("status")).to_contain_text("true advantage 0.121")
-    expect(figure.locator('[data-fact="truth"]')).to_have_text("+0.121")
-    act(page, "set({lambda: 0})")
+    expect(fact(figure, "truth")).to_have_text("+0.121")
+    in_page(page, "figure.set({lambda: 0})")
     wrong = state_of(page)
     expect(figure.locator(".verdict")).to_contain_text("A larger λ is better")
     assert wrong["mean"] < 0 < wrong["advantage"]  # the good step is blamed
-    act(page, "set({lambda: 1})")
+    in_page(page, "figure.set({lambda: 1})")
     right = state_of(page)
     expect(figure.locator(".verdict")).to_contain_text("A smaller λ is better")
     assert abs(right["mean"] - right["advantage"]) < abs(wrong["mean"] - wrong["advantage"])
@@ -193,90 +190,53 @@ def test_own_episode_and_view_of_the_second_figure(open_figure):
         "Truncated after step 1. The episode would have gone on, so the last TD error keeps V(s₂) = 8.00 (○)."
     )
     with pytest.raises(Exception, match=r"gamma is 2; it must be in \[0, 1\]"):
-        act(page, "set({gamma: 2})", 1)
+        in_page(page, "figure.set({gamma: 2})", 1)
     with pytest.raises(Exception, match='There is no critic "good"; there are: perfect'):
-        act(page, "critic('good')", 1)
+        in_page(page, "figure.critic('good')", 1)
 
 
 def test_touch_and_360_pixels(open_figure):
-    page, figure = open_figure(
-        viewport={"width": 360, "height": 740}, has_touch=True, device_scale_factor=2, reduced_motion="reduce"
-    )
+    page, figure = open_figure(**PHONE, reduced_motion="reduce")
 
-    def expect_it_fits():
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        beyond = figure.evaluate(
-            """f => [...f.querySelectorAll("*")].filter((e) => !e.closest(".hidden") &&
-                e.getBoundingClientRect().right > f.getBoundingClientRect().right).map((e) => e.outerHTML)"""
-        )
-        assert beyond == []
-        small = figure.evaluate(
-            """f => [...f.querySelectorAll("button, input, select")].filter((e) => e.offsetParent &&
-                e.getBoundingClientRect().height < 38).map((e) => e.outerHTML)"""
-        )
-        assert small == []
+    def expect_it_fits_fingers():
+        expect_it_fits(figure)
+        expect_targets(figure)
 
-    expect_it_fits()
+    expect_it_fits_fingers()
     line = figure.get_by_role("slider", name="Step t")
     width = line.bounding_box()["width"]
     line.tap(position={"x": 44 + 20.5 * (width - 54) / 27, "y": 200})
     assert state_of(page)["step"] == 20
     height = figure.bounding_box()["height"]
     figure.get_by_role("button", name="as n-step advantages").tap()
-    expect_it_fits()
+    expect_it_fits_fingers()
     assert figure.bounding_box()["height"] == pytest.approx(height, abs=1)
     for episode in (1, 2):
-        act(page, f"choose({episode})")
-        expect_it_fits()
+        in_page(page, f"figure.choose({episode})")
+        expect_it_fits_fingers()
         assert figure.bounding_box()["height"] == pytest.approx(height, abs=1)
     figure.get_by_role("button", name="Bias and variance").tap()
-    expect_it_fits()
+    expect_it_fits_fingers()
     figure.get_by_role("button", name="badly off").tap()
     assert state_of(page)["critic"] == "badly off"
-
-
-def colours_in(page, index=0):
-    return page.evaluate(
-        """i => {
-            const root = document.querySelectorAll(".policyopt-widget [data-theme]")[i].shadowRoot;
-            const canvas = [...root.querySelectorAll("canvas")].find((c) => c.clientWidth);
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            const found = {};
-            for (let k = 0; k < data.length; k += 4) if (data[k + 3] === 255) {
-                const key = [data[k], data[k + 1], data[k + 2]].join();
-                found[key] = (found[key] ?? 0) + 1;
-            }
-            return found;
-        }""",
-        index,
-    )
 
 
 def test_follows_the_theme_of_the_page(open_figure):
     page, figure = open_figure(color_scheme="light")
     page.wait_for_function("document.querySelector('.policyopt-widget').policyopt")
-    light, dark = (",".join(map(str, bytes.fromhex(colour))) for colour in ("0072b2", "56b4e9"))
-    assert colours_in(page)[light] > 200
+    light, dark = "#0072b2", "#56b4e9"
+    wait_for_pixels(figure, light, more_than=200)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    page.wait_for_timeout(300)
-    assert colours_in(page)[dark] > 200
-    assert light not in colours_in(page)
+    wait_for_pixels(figure, dark, more_than=200)
+    assert count_pixels(figure, light) == 0
     press(figure, "Bias and variance")
-    assert colours_in(page)[dark] > 100
+    wait_for_pixels(figure, dark, more_than=100)
 
 
 def test_everything_is_reached_by_keyboard(open_figure):
     page, figure = open_figure()
     figure.get_by_role("button", name="One episode").focus()
-    focused = """() => {
-        let element = document.activeElement;
-        while (element.shadowRoot) element = element.shadowRoot.activeElement;
-        return element.getAttribute("aria-label") ?? element.textContent;
-    }"""
-    names = []
-    for _ in range(9):
-        page.keyboard.press("Tab")
-        names.append(page.evaluate(focused))
+    names = tab_through(page, 9)
     assert names == [
         "Bias and variance",
         "γ, discount factor",

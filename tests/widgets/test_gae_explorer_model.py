@@ -8,16 +8,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from in_python import embedded, expect_refused
 
 from policyopt.envs import GridWorld
 from policyopt.widgets import GAEExplorer
 from policyopt.widgets.gae_explorer import PACKAGED_EPISODES, record_episodes
 
 MINE = {"name": "mine", "rewards": [0.0, 1.0], "values": [0.5, 0.8, 0.0], "terminated": True}
-
-
-def embedded(figure):
-    return json.loads(re.search(r'<script type="application/json">(.*)</script>', figure.page_html())[1])
 
 
 def test_recorded_data_follow_from_their_seeds():
@@ -93,35 +90,26 @@ def test_own_episodes_are_plain_lists():
 @pytest.mark.parametrize("value", [-0.1, 2, float("nan"), "0.9", None, True])
 @pytest.mark.parametrize("name", ["gamma", "gae_lambda"])
 def test_bad_gamma_and_lambda(name, value):
-    message = re.escape(f"{name} is {value!r}; it must be a number in [0, 1]")
-    with pytest.raises(ValueError, match=message):
-        GAEExplorer(**{name: value})
-    figure = GAEExplorer()
-    with pytest.raises(ValueError, match=message):
-        setattr(figure, name, value)
+    expect_refused(GAEExplorer, name, value, re.escape(f"{name} is {value!r}; it must be a number in [0, 1]"))
 
 
 @pytest.mark.parametrize("value", [-1, 3, 0.0, "0", True])
 def test_bad_episode(value):
     message = re.escape(f"episode is {value!r}; it must be an integer from 0 to 2")
-    with pytest.raises(ValueError, match=message):
-        GAEExplorer(episode=value)
-    figure = GAEExplorer()
-    with pytest.raises(ValueError, match=message):
-        figure.episode = value
+    expect_refused(GAEExplorer, "episode", value, message)
 
 
-def test_bad_view():
-    with pytest.raises(ValueError, match="view is 'both'; it must be 'episode' or 'many'"):
-        GAEExplorer(view="both")
+@pytest.mark.parametrize("value", ["both", "", None, 0])
+def test_bad_view(value):
+    expect_refused(GAEExplorer, "view", value, f"view is {value!r}; it must be one of 'episode', 'many'")
 
 
 @pytest.mark.parametrize(
     ("episodes", "message"),
     [
-        ([], r"must be a list of 1 to 12 episodes, but got \[\]"),
-        ("mine", "must be a list of 1 to 12 episodes, but got 'mine'"),
-        ([MINE] * 13, "must be a list of 1 to 12 episodes"),
+        ([], r"episodes is \[\]; it must be a list of 1 to 12 episodes"),
+        ("mine", "episodes is 'mine'; it must be a list of 1 to 12 episodes"),
+        ([MINE] * 13, r"episodes is \[\{.*…; it must be a list of 1 to 12 episodes"),
         (
             [MINE, 3],
             r"episodes\[1\] has 3; it must be a dictionary with name, rewards, values and terminated",
@@ -141,8 +129,4 @@ def test_bad_view():
     ],
 )
 def test_bad_episodes(episodes, message):
-    with pytest.raises(ValueError, match=message):
-        GAEExplorer(episodes=episodes)
-    figure = GAEExplorer()
-    with pytest.raises(ValueError, match=message):
-        figure.episodes = episodes
+    expect_refused(GAEExplorer, "episodes", episodes, message)

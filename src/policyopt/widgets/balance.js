@@ -1,7 +1,10 @@
 // Balance it yourself: CartPole in the page. Runs as an anywidget, and inline on a published page with no
 // kernel (policyopt.widgets.sphinx). Everything above "The figure" touches no page: the tests run it in Node.
 
-import { THEME, followTheme, h, randomStream, sharpPen, signed, softmax } from "./common.js";
+import {
+  button, buttonGroup, figureBox, h, isShortcut, known, liveRegion, meter, mount, press, randomStream, sharpPen,
+  signed, softmax, text, ticker,
+} from "./common.js";
 
 // --- CartPole-v1, as gymnasium.envs.classic_control.CartPoleEnv computes it -----------------------------------
 
@@ -157,17 +160,7 @@ button[data-driver]::before, .scores tbody th::before {
 .state b { display: inline-block; width: 1.2em; font-weight: 400; font-style: italic; }
 .state td { width: 7.6em; white-space: nowrap; }
 .state td.scale { width: auto; padding: .25rem 0 0 .8rem; }
-.meter {
-  position: relative; height: 10px; overflow: hidden; border-radius: 3px; background: var(--sheet);
-  box-shadow: inset 0 0 0 1px var(--line);
-}
-.meter > span {
-  position: absolute; inset: 0 auto 0 0; width: 100%; transform-origin: left; background: var(--driver);
-}
-.state .meter > span { left: 50%; width: 50%; }
-.state .meter::after {
-  content: ""; position: absolute; inset: 0 auto 0 calc(50% - .5px); width: 1px; background: var(--muted);
-}
+.meter > span { background: var(--driver); }
 .state .crossed .meter > span { background: var(--alarm); }
 .state .crossed td:last-child { font-weight: 650; }
 .state .crossed .limit { color: var(--text); }
@@ -301,10 +294,6 @@ function drawScene(canvas, { state, action, ended }, styles) {
 }
 
 function render({ model, el }) {
-  const host = h("div");
-  // JupyterLab listens for its own shortcuts first; inside the figure the keys are the figure's
-  host.setAttribute("data-lm-suppress-shortcuts", "true");
-  const root = host.attachShadow({ mode: "open" });
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const draw01 = randomStream(0);
 
@@ -322,8 +311,6 @@ function render({ model, el }) {
   clearScores();
 
   // --- elements
-  const button = (label, onclick, properties = {}) =>
-    h("button", { type: "button", onclick, ...properties }, label);
   const nameOf = ({ name, kind }) => h("span", {}, name, h("span", { class: "kind" }, kind));
   const driverButtons = Object.entries(DRIVERS).map(([key, names]) =>
     button(nameOf(names), () => choose(key), { "data-driver": key }),
@@ -357,7 +344,7 @@ function render({ model, el }) {
     const row = h("tr", {},
       h("th", { scope: "row" }, h("b", {}, symbol), name),
       h("td", { class: "scale" },
-        h("div", { class: "meter", "aria-hidden": "true" }, fill),
+        meter(fill, "signed"),
         h("span", { class: "limit" }, limit)),
       value);
     return { row, value, fill };
@@ -369,8 +356,7 @@ function render({ model, el }) {
   const policyRows = ["← left", "right →"].map((label) => {
     const fill = h("span");
     const value = h("span", { class: "number" });
-    const meter = h("div", { class: "meter", "aria-hidden": "true" }, fill);
-    return { fill, value, cells: [h("span", {}, label), meter, value] };
+    return { fill, value, cells: [h("span", {}, label), meter(fill), value] };
   });
   const scoreRows = Object.entries(DRIVERS).map(([key, names]) => {
     const cells = Object.fromEntries(
@@ -379,22 +365,16 @@ function render({ model, el }) {
     const title = h("th", { scope: "row" }, nameOf(names));
     return { key, cells, row: h("tr", { "data-driver": key }, title, ...Object.values(cells)) };
   });
-  const announcer = h("div", { class: "hidden", role: "status", "aria-live": "polite" });
+  const announcer = liveRegion();
   const hereHead = h("th", { scope: "col", class: "number" });
   const head = (text) => h("th", { scope: "col", class: "number" }, text);
 
-  const figure = h("div", {
-    class: "figure", role: "group", tabindex: "-1", "aria-label": "Interactive figure: Balance it yourself",
-  },
-    h("div", { class: "bar" },
-      h("p", { class: "title" }, "Balance it yourself"),
-      h("div", { class: "group drivers", role: "group", "aria-label": "Who drives" }, ...driverButtons)),
+  const figure = figureBox("Balance it yourself", buttonGroup("Who drives", driverButtons, "drivers"),
     stage,
     h("div", { class: "pushes", role: "group", "aria-label": "Push the cart" }, ...pushButtons),
     h("div", { class: "notes" }, ...notes),
     h("div", { class: "bar controls" },
-      h("div", { class: "clock" }, playButton, stepButton,
-        h("div", { class: "group", role: "group", "aria-label": "Speed" }, ...speedButtons)),
+      h("div", { class: "clock" }, playButton, stepButton, buttonGroup("Speed", speedButtons)),
       h("div", { class: "starts" }, h("span", {}, "Start: seed ", seedText), sameButton, nextButton)),
     h("div", { class: "panels" },
       h("div", {},
@@ -412,8 +392,7 @@ function render({ model, el }) {
       h("tbody", {}, ...scoreRows.map(({ row }) => row))),
     announcer,
   );
-  root.append(h("style", {}, THEME + CSS), figure);
-  el.append(host);
+  const unmount = mount(el, CSS, figure, paint);
 
   // --- what happens
   const start = () => model.get("starts")[startIndex];
@@ -458,10 +437,7 @@ function render({ model, el }) {
   }
 
   function choose(key) {
-    if (!Object.hasOwn(DRIVERS, key)) {
-      throw new RangeError(`There is no driver "${key}"; there are: ${Object.keys(DRIVERS).join(", ")}.`);
-    }
-    driver = key;
+    driver = known("driver", key, Object.keys(DRIVERS));
     restart();
   }
 
@@ -504,37 +480,16 @@ function render({ model, el }) {
   function setPhase(value) {
     phase = value;
     show();
-    if (phase === "running" && frame === null) {
-      clock = null;
-      frame = requestAnimationFrame(tick);
-    }
+    if (phase === "running") clock.start();
   }
 
-  // --- the clock: steps of 0.02 s at the chosen speed, whatever the screen's refresh rate
-  let frame = null;
-  let clock = null;
-  let owed = 0; // simulated seconds not yet stepped
-
-  function tick(now) {
-    frame = null;
-    if (phase !== "running") return;
-    if (clock === null) owed = TAU;
-    else owed += Math.min((now - clock) / 1000, 0.1) * factors[driver]; // after a stall go on, do not catch up
-    clock = now;
-    while (owed >= TAU && phase === "running") {
-      owed -= TAU;
-      takeStep();
-    }
-    show();
-    if (phase === "running") frame = requestAnimationFrame(tick);
-  }
+  // --- the clock
+  const clock = ticker({
+    running: () => phase === "running", rate: () => factors[driver] / TAU, step: takeStep, show,
+  });
 
   // --- showing it
   let described = 0; // when the canvas was last put into words
-
-  const text = (node, value) => {
-    if (node.textContent !== value) node.textContent = value;
-  };
 
   // not `disabled`: the browser would take the focus away, and the arrow keys with it
   const setDisabled = (element, value) => element.setAttribute("aria-disabled", value);
@@ -551,9 +506,8 @@ function render({ model, el }) {
     const { state, action } = episode;
     figure.dataset.driver = driver;
     figure.dataset.phase = phase;
-    const press = (element, on) => element.setAttribute("aria-pressed", on);
-    for (const element of driverButtons) press(element, element.dataset.driver === driver);
-    for (const element of speedButtons) press(element, Number(element.dataset.speed) === factors[driver]);
+    press(driverButtons, "driver", driver);
+    press(speedButtons, "speed", factors[driver]);
     const current = driver === "you" ? chosen : action;
     pushButtons.forEach((element, i) => {
       element.classList.toggle("on", current === i && phase !== "ended");
@@ -610,7 +564,7 @@ function render({ model, el }) {
 
   function paint() {
     if (canvas.clientWidth === 0) return; // not laid out: in a closed tab or a page being built
-    const share = phase === "running" ? Math.min(owed / TAU, 1) : 1;
+    const share = phase === "running" ? Math.min(clock.owed(), 1) : 1;
     const state = episode.state.map((value, i) => before.state[i] + share * (value - before.state[i]));
     const action = driver === "you" ? chosen : episode.action;
     drawScene(canvas, { state, action, ended: phase === "ended" }, getComputedStyle(figure));
@@ -618,7 +572,7 @@ function render({ model, el }) {
 
   // --- keys and touch, only where the reader is in the figure
   figure.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (isShortcut(event)) return;
     const key = event.key.toLowerCase();
     const action = { arrowleft: 0, arrowright: 1 }[key];
     const command = { " ": togglePlay, s: restart, n: nextStart }[key];
@@ -647,10 +601,6 @@ function render({ model, el }) {
   };
   model.on("change:starts", newModel);
   model.on("change:policy", newModel);
-  const unfollow = followTheme(host);
-  canvas.addEventListener("transitionend", paint); // its text colour has changed: a theme is in place, CSS and all
-  const resized = new ResizeObserver(paint);
-  resized.observe(stage);
 
   el.policyopt = {
     state: () => structuredClone({ ...episode, driver, phase, seed: start().seed, scores }),
@@ -665,10 +615,9 @@ function render({ model, el }) {
   show();
 
   return () => {
-    if (frame !== null) cancelAnimationFrame(frame);
+    clock.stop();
     phase = "paused";
-    resized.disconnect();
-    unfollow();
+    unmount();
     model.off("change:starts", newModel);
     model.off("change:policy", newModel);
   };

@@ -4,13 +4,13 @@ import json
 import math
 import sys
 from functools import cache
-from numbers import Integral
 from typing import Any
 
 import gymnasium as gym
 import traitlets
 
 from policyopt.widgets.base import FOLDER, Figure, figure_module
+from policyopt.widgets.checks import Checked, check_seed, not_allowed, shortened
 
 START_STATES = 50
 PACKAGED_POLICY = FOLDER / "balance_policy.json"
@@ -58,12 +58,6 @@ def _rounded(tensor) -> list:
     return (tensor.detach().double().cpu().numpy().round(5) + 0.0).tolist()
 
 
-def check_seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**31:
-        raise ValueError(f"seed must be an integer from 0 to 2**31 - 1, but got {seed!r}.")
-    return int(seed)
-
-
 def start_states(seed: int, count: int = START_STATES) -> list[dict[str, Any]]:
     """The start states of CartPole-v1 for the seeds ``seed``, …, ``seed + count - 1``.
 
@@ -83,7 +77,7 @@ def _packaged_policy() -> str:
     return PACKAGED_POLICY.read_text(encoding="utf-8")
 
 
-def _as_layers(policy) -> Layers:
+def _as_layers(name: str, policy: Any) -> Layers:
     if policy is None:
         return check_layers(json.loads(_packaged_policy()))
     policy = getattr(policy, "policy_net", policy)
@@ -96,9 +90,8 @@ def _as_layers(policy) -> Layers:
 def check_layers(layers: Any) -> Layers:
     """The layers as floats, if they make a network from CartPole's 4 observations to logits of 2 actions."""
     if not isinstance(layers, (list, tuple)) or not layers:
-        raise ValueError(
-            "policy must be an agent with a policy_net, a torch.nn.Sequential or a list of layers, "
-            f"but got {type(layers).__name__} {_shortened(layers)}."
+        raise not_allowed(
+            "policy", layers, "an agent with a policy_net, a torch.nn.Sequential or a list of layers"
         )
     checked = []
     width = 4
@@ -110,7 +103,7 @@ def check_layers(layers: Any) -> Layers:
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(
                 f"Layer {number} of the policy must have 'weights' (a list of rows), 'bias' (a list) and "
-                f"'activation', all numbers; got {_shortened(layer)}."
+                f"'activation', all numbers; got {shortened(layer)}."
             ) from error
         shape = (len(weights), *sorted({len(row) for row in weights}))
         if shape != (len(bias), width):
@@ -133,11 +126,6 @@ def check_layers(layers: Any) -> Layers:
             "CartPole needs the logits of 2 actions: 2 outputs and activation 'identity'."
         )
     return checked
-
-
-def _shortened(value: Any, limit: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 class BalanceYourself(Figure):
@@ -169,20 +157,12 @@ class BalanceYourself(Figure):
     )
     _esm = figure_module(kind)
 
-    policy = traitlets.Any().tag(sync=True, page=True)
-    seed = traitlets.Any(0)
+    policy = Checked(_as_layers).tag(sync=True, page=True)
+    seed = Checked(check_seed)
     starts = traitlets.List().tag(sync=True, page=True)
 
     def __init__(self, policy=None, seed=0, **kwargs):
-        super().__init__(policy=_as_layers(policy), seed=check_seed(seed), **kwargs)
-
-    @traitlets.validate("policy")
-    def _validate_policy(self, proposal):
-        return _as_layers(proposal["value"])
-
-    @traitlets.validate("seed")
-    def _validate_seed(self, proposal):
-        return check_seed(proposal["value"])
+        super().__init__(policy=policy, seed=seed, **kwargs)
 
     @traitlets.default("starts")
     def _default_starts(self):

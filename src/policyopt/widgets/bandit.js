@@ -1,7 +1,10 @@
 // Policy gradient on a bandit: REINFORCE on three arms. Runs as an anywidget, and inline on a published page with
 // no kernel (policyopt.widgets.sphinx). Everything above "The figure" touches no page: the tests run it in Node.
 
-import { THEME, choose, followTheme, h, normal, randomStream, sharpPen, signed, softmax } from "./common.js";
+import {
+  button, buttonGroup, choose, figureBox, h, liveRegion, meter, mount, normal, plain, press, randomStream, sharpPen,
+  signed, softmax, text, ticker,
+} from "./common.js";
 
 // --- The bandit and its gradients, in float64 -------------------------------------------------------------------
 
@@ -86,10 +89,13 @@ function exactStep(run, { rewards, learningRate }) {
   };
 }
 
-/** How many runs have each arm as their likeliest one. */
+/** How many runs have each arm as their likeliest one; a run with several such arms counts for none. */
 function nearestCorners(runs) {
   const counts = ARMS.map(() => 0);
-  for (const { logits } of runs) counts[logits.indexOf(Math.max(...logits))] += 1;
+  for (const { logits } of runs) {
+    const likeliest = Math.max(...logits);
+    if (logits.filter((logit) => logit === likeliest).length === 1) counts[logits.indexOf(likeliest)] += 1;
+  }
   return counts;
 }
 
@@ -125,8 +131,8 @@ const CSS = `
 }
 .stage { margin: 0; }
 .panel { grid-area: panel; display: flex; flex-direction: column; gap: .8rem; }
-.legend { font-size: .8rem; margin: .35rem 0 0; min-height: 1.45em; }
-.legend > span { white-space: nowrap; margin-right: .9em; }
+.legend { display: flex; flex-wrap: wrap; gap: 0 .9em; font-size: .8rem; margin: .35rem 0 0; min-height: 1.45em; }
+.legend > span { white-space: nowrap; }
 .legend i { font-style: normal; font-weight: 700; margin-right: .3em; }
 .legend.off { visibility: hidden; }
 .legend.words { color: var(--muted); }
@@ -142,17 +148,7 @@ const CSS = `
 .spread td { padding: .12rem 0; width: 3.4rem; }
 .spread td.scale { width: auto; }
 .spread tr.current th { font-weight: 650; }
-.meter {
-  position: relative; height: 10px; overflow: hidden; border-radius: 3px; background: var(--sheet);
-  box-shadow: inset 0 0 0 1px var(--line);
-}
-.meter > span {
-  position: absolute; inset: 0 auto 0 0; width: 100%; transform-origin: left; background: var(--blue);
-}
-.meter.signed > span { left: 50%; width: 50%; background: var(--grey); }
-.meter.signed::after {
-  content: ""; position: absolute; inset: 0 auto 0 calc(50% - .5px); width: 1px; background: var(--muted);
-}
+.meter.signed > span { background: var(--grey); }
 button[data-widest]::after { /* as wide as its widest, boldest text: nothing moves when it changes */
   content: attr(data-widest); display: block; height: 0; overflow: hidden; visibility: hidden; font-weight: 650;
 }
@@ -164,7 +160,7 @@ button[data-widest]::after { /* as wide as its widest, boldest text: nothing mov
 .sliders { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0 1.6rem; margin: 0 0 .6rem; }
 .sliders label { display: block; font-size: .86rem; }
 .sliders label > span { display: flex; justify-content: space-between; gap: .5em; }
-.sliders input { display: block; width: 100%; height: 38px; margin: 0; accent-color: var(--blue); }
+.sliders input { display: block; }
 .arms { border-top: 1px solid var(--line); table-layout: fixed; }
 .arms th, .arms td { padding: .3rem .35rem .2rem; text-align: right; vertical-align: top; }
 .arms th:first-child { text-align: left; padding-left: 0; width: 6%; }
@@ -182,7 +178,6 @@ button[data-widest]::after { /* as wide as its widest, boldest text: nothing mov
 }
 `;
 
-const plain = (value, digits) => signed(value, digits).replace("+", "");
 /** With the given decimals, or up to 3 where a value has more than those. */
 const exactly = (value, digits) =>
   Number(value.toFixed(digits)) === value ? value.toFixed(digits) : String(Number(value.toFixed(3)));
@@ -342,19 +337,12 @@ function drawTriangle(canvas, scene, styles) {
 }
 
 function render({ model, el }) {
-  const host = h("div");
-  // JupyterLab listens for its own shortcuts first; inside the figure the keys are the figure's
-  host.setAttribute("data-lm-suppress-shortcuts", "true");
-  const root = host.attachShadow({ mode: "open" });
-
   let settings, seed, runs, streams, trail, tosses;
   let playing = false;
   let speed = SPEEDS[1];
   let cloudShown = false;
 
   // --- elements
-  const button = (label, onclick, properties = {}) =>
-    h("button", { type: "button", onclick, ...properties }, label);
   const canvas = h("canvas", { role: "img" });
   const stage = h("div", { class: "stage" }, canvas);
   const sampleButton = button("One sample", () => sample(), { "data-widest": "One sample" });
@@ -370,9 +358,7 @@ function render({ model, el }) {
     const buttons = options.map(([value, label]) =>
       button(label, () => set({ [name]: value }), { [`data-${name}`]: value, "data-widest": label }),
     );
-    const node = h("div", {},
-      h("p", { class: "label" }, words),
-      h("div", { class: "group", role: "group", "aria-label": words }, ...buttons));
+    const node = h("div", {}, h("p", { class: "label" }, words), buttonGroup(words, buttons));
     return { name, buttons, node };
   };
   const choices = [
@@ -385,8 +371,8 @@ function render({ model, el }) {
     const value = h("b", { class: "number" });
     const input = h("input", { type: "range", min, max, step, "data-slider": name,
       oninput: () => set({ [name]: Number(input.value) }) });
-    const text = h("span", {}, h("span", {}, symbol ? `${words} ${symbol}` : words), value);
-    return { name, digits, input, value, node: h("label", {}, text, input) };
+    const label = h("span", {}, h("span", {}, symbol ? `${words} ${symbol}` : words), value);
+    return { name, digits, input, value, node: h("label", {}, label, input) };
   });
   const cloudButton = button("Show 200 possible steps", () => cloud(!cloudShown), {
     "data-widest": "Show 200 possible steps",
@@ -404,9 +390,8 @@ function render({ model, el }) {
   const spreadRows = Object.entries(BASELINES).map(([key, words]) => {
     const fill = h("span");
     const value = h("td", { "data-spread": key });
-    const meter = h("div", { class: "meter", "aria-hidden": "true" }, fill);
     return { key, fill, value, row: h("tr", {},
-      h("th", { scope: "row" }, words), h("td", { class: "scale" }, meter), value) };
+      h("th", { scope: "row" }, words), h("td", { class: "scale" }, meter(fill)), value) };
   });
   const gradientFill = h("span", { style: "background: var(--exact)" });
   const gradientLength = h("td", { "data-spread": "gradient" });
@@ -415,12 +400,11 @@ function render({ model, el }) {
     const cells = Object.fromEntries(["reward", "logit", "policy", "exact", "estimate"].map((column) => {
       return [column, h("span", { "data-cell": `${column}-${name}` })];
     }));
-    const meter = (kind, fill) => h("div", { class: `meter ${kind}`, "aria-hidden": "true" }, fill);
     return { fills, cells, row: h("tr", {},
       h("th", { scope: "row" }, name),
-      h("td", {}, cells.reward, meter("signed", fills.reward)),
+      h("td", {}, cells.reward, meter(fills.reward, "signed")),
       h("td", {}, cells.logit),
-      h("td", {}, cells.policy, meter("", fills.policy)),
+      h("td", {}, cells.policy, meter(fills.policy)),
       h("td", {}, cells.exact),
       h("td", {}, cells.estimate)) };
   });
@@ -428,18 +412,14 @@ function render({ model, el }) {
     h("span", {}, h("i", { style: `color: var(${colourName})`, "aria-hidden": "true" }, sign), ...words);
   const withWords = h("span", {});
   const withKey = key("●", "--with", withWords);
-  const cloudLegend = h("p", { class: "legend" }, key("×", "--without", "no baseline"), withKey,
-    h("span", {}, `each with α = ${DRAWN_RATE}`));
+  const cloudLegend = h("p", { class: "legend" }, key("×", "--without", "no baseline"), withKey);
   const othersKey = key("●", "--others", "other runs");
   const head = (text, kind = "") => h("th", { scope: "col", class: kind }, text);
-  const announcer = h("div", { class: "hidden", role: "status", "aria-live": "polite" });
+  const announcer = liveRegion();
   const stepText = h("span", { "data-fact": "step" });
 
-  const figure = h("div", {
-    class: "figure", role: "group", tabindex: "-1", "aria-label": "Interactive figure: Policy gradient on a bandit",
-  },
-    h("div", { class: "bar" }, h("p", { class: "title" }, "Policy gradient on a bandit"),
-      h("span", { class: "clock" }, "seed ", seedText, " · ", stepText)),
+  const figure = figureBox("Policy gradient on a bandit",
+    h("span", { class: "clock" }, "seed ", seedText, " · ", stepText),
     h("p", { class: "hint" },
       "Each point of the triangle is a policy: the nearer a corner, the more often that arm is pulled. " +
       "Take samples and watch the policy move."),
@@ -448,10 +428,10 @@ function render({ model, el }) {
         h("p", { class: "legend" },
           key("➜", "--exact", "exact gradient ∇J"), key("➜", "--estimate", "last estimate"), othersKey),
         h("p", { class: "legend words" },
-          `Coloured arrows: where a step with α = ${DRAWN_RATE} would lead. Thin lines: policies of equal J(θ).`)),
+          `Coloured arrows and possible steps: with α = ${DRAWN_RATE}. Thin lines: policies of equal J(θ).`)),
       h("div", { class: "actions" },
         h("div", { class: "buttons" }, sampleButton, playButton,
-          h("div", { class: "group", role: "group", "aria-label": "Speed" }, ...speedButtons),
+          buttonGroup("Speed", speedButtons),
           exactButton, button("Restart", () => restart(), { title: "the same seed again" }),
           button("New seed", () => newSeed())),
         h("div", { class: "choices" }, ...choices.map(({ node }) => node))),
@@ -463,8 +443,7 @@ function render({ model, el }) {
           h("p", { class: "label" }, "Standard deviation of an estimate"),
           h("table", { class: "spread" }, ...spreadRows.map(({ row }) => row),
             h("tr", {}, h("th", { scope: "row" }, "length of ∇J"),
-              h("td", { class: "scale" }, h("div", { class: "meter", "aria-hidden": "true" }, gradientFill)),
-              gradientLength))),
+              h("td", { class: "scale" }, meter(gradientFill)), gradientLength))),
         h("div", {}, cloudButton, cloudLegend))),
     h("div", { class: "sliders" }, ...sliders.map(({ node }) => node)),
     h("table", { class: "arms" },
@@ -473,8 +452,7 @@ function render({ model, el }) {
       h("tbody", {}, ...armRows.map(({ row }) => row))),
     announcer,
   );
-  root.append(h("style", {}, THEME + CSS), figure);
-  el.append(host);
+  const unmount = mount(el, CSS, figure, paint);
 
   // --- what happens
   const rewards = () => model.get("means").map((mean) => mean + settings.offset);
@@ -557,17 +535,13 @@ function render({ model, el }) {
   }
 
   // --- the clock
-  let frame = null;
-  let clock = null;
-  let owed = 0; // steps not yet taken
+  const clock = ticker({ running: () => playing, rate: () => speed, step: () => advance(sampledStep), show });
 
   function play() {
     if (runs[0].step >= LIMIT) restart();
     playing = true;
-    clock = null;
-    owed = 1;
     show();
-    frame ??= requestAnimationFrame(tick);
+    clock.start();
   }
 
   function pause() {
@@ -575,21 +549,8 @@ function render({ model, el }) {
     show();
   }
 
-  function tick(now) {
-    frame = null;
-    if (!playing) return;
-    if (clock !== null) owed += Math.min((now - clock) / 1000, 0.1) * speed; // after a stall do not catch up
-    clock = now;
-    for (; owed >= 1 && playing; owed--) advance(sampledStep);
-    show();
-    if (playing) frame = requestAnimationFrame(tick);
-  }
-
   // --- showing it
   let described = 0; // when the canvas was last put into words
-  const text = (node, value) => {
-    if (node.textContent !== value) node.textContent = value;
-  };
 
   function possible(kind) {
     const pi = policy();
@@ -656,21 +617,18 @@ function render({ model, el }) {
     const truth = rewards();
     const gradient = exactGradient(pi, truth);
     const { last, logits, step } = runs[0];
-    const press = (element, on) => element.setAttribute("aria-pressed", on);
     text(stepText, `step ${step} of ${LIMIT}`);
     text(sampleButton, settings.batch === 1 ? "One sample" : `${settings.batch} samples`);
     text(playButton, playing ? "Pause" : step >= LIMIT ? "Replay" : "Play");
     for (const element of [sampleButton, exactButton]) element.setAttribute("aria-disabled", step >= LIMIT);
-    for (const element of speedButtons) press(element, Number(element.dataset.speed) === speed);
-    for (const { name, buttons } of choices) {
-      for (const element of buttons) press(element, element.dataset[name] === String(settings[name]));
-    }
+    press(speedButtons, "speed", speed);
+    for (const { name, buttons } of choices) press(buttons, name, settings[name]);
     for (const { name, digits, input, value } of sliders) {
       if (Number(input.value) !== settings[name]) input.value = settings[name];
       const shown = exactly(Math.abs(settings[name]), digits);
       text(value, name === "offset" ? ["−", "", "+"][Math.sign(settings[name]) + 1] + shown : shown);
     }
-    press(cloudButton, cloudShown);
+    cloudButton.setAttribute("aria-pressed", cloudShown);
     cloudLegend.classList.toggle("off", !cloudShown);
     text(withWords, BASELINES[settings.baseline]);
     withKey.style.display = settings.baseline === "none" ? "none" : "";
@@ -745,11 +703,6 @@ function render({ model, el }) {
   const traits = ["means", "noise", "learning_rate", "offset", "baseline", "runs", "seed"];
   newModel();
   for (const name of traits) model.on(`change:${name}`, newModel);
-  const unfollow = followTheme(host);
-  // a trait of the theme reaches the canvas late: its text colour tells when, CSS and all
-  canvas.addEventListener("transitionend", paint);
-  const resized = new ResizeObserver(paint);
-  resized.observe(stage);
 
   el.policyopt = {
     state: () => structuredClone({
@@ -768,9 +721,8 @@ function render({ model, el }) {
 
   return () => {
     playing = false;
-    if (frame !== null) cancelAnimationFrame(frame);
-    resized.disconnect();
-    unfollow();
+    clock.stop();
+    unmount();
     for (const name of traits) model.off(`change:${name}`, newModel);
   };
 }

@@ -1,66 +1,25 @@
 """*Policy gradient on a bandit*: REINFORCE on three arms, each policy a point in a triangle."""
 
-import math
-from numbers import Integral, Real
 from typing import Any
 
-import traitlets
-
 from policyopt.widgets.base import Figure, figure_module
+from policyopt.widgets.checks import Checked, check_choice, check_number, check_seed, is_number, not_allowed
 
 BASELINES = ("none", "mean", "value")
 RUNS = (1, 30)
 LARGEST_MEAN = 10.0
-RANGES = {"noise": (0.0, 2.0), "learning_rate": (0.01, 1.0), "offset": (-5.0, 5.0)}
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_means(means: Any) -> list[float]:
+def _check_means(name: str, means: Any) -> list[float]:
     """The three mean rewards as floats, if they are that."""
     try:
         values = list(means)
     except TypeError:
         values = []
-    if len(values) != 3 or not all(_is_number(value) and abs(value) <= LARGEST_MEAN for value in values):
-        raise ValueError(
-            f"means is {means!r}; it must be three numbers, the mean rewards of the arms A, B and C, "
-            f"each from {-LARGEST_MEAN:g} to {LARGEST_MEAN:g}"
-        )
+    if len(values) != 3 or not all(is_number(value) and abs(value) <= LARGEST_MEAN for value in values):
+        allowed = f"each in [{-LARGEST_MEAN:g}, {LARGEST_MEAN:g}]"
+        raise not_allowed(name, means, f"three numbers, the mean rewards of the arms A, B and C, {allowed}")
     return [float(value) for value in values]
-
-
-def _check_range(name: str, value: Any) -> float:
-    low, high = RANGES[name]
-    if not _is_number(value) or not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}")
-    return float(value)
-
-
-def _check_baseline(baseline: Any) -> str:
-    if baseline not in BASELINES:
-        raise ValueError(f"baseline is {baseline!r}; it must be one of {', '.join(BASELINES)}")
-    return baseline
-
-
-def _check_runs(runs: Any) -> int:
-    if isinstance(runs, bool) or not isinstance(runs, Integral) or runs not in RUNS:
-        raise ValueError(f"runs is {runs!r}; it must be {' or '.join(map(str, RUNS))}")
-    return int(runs)
-
-
-def _check_seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**31:
-        raise ValueError(f"seed is {seed!r}; it must be an integer from 0 to 2**31 - 1")
-    return int(seed)
-
-
-class _Setting(traitlets.TraitType):
-    """Any value but None, so that None reaches the checks too."""
-
-    default_value = None
 
 
 class BanditGradient(Figure):
@@ -98,13 +57,13 @@ class BanditGradient(Figure):
     )
     _esm = figure_module(kind)
 
-    means = _Setting().tag(sync=True, page=True)
-    noise = _Setting().tag(sync=True, page=True)
-    learning_rate = _Setting().tag(sync=True, page=True)
-    offset = _Setting().tag(sync=True, page=True)
-    baseline = _Setting().tag(sync=True, page=True)
-    runs = _Setting().tag(sync=True, page=True)
-    seed = _Setting().tag(sync=True, page=True)
+    means = Checked(_check_means).tag(sync=True, page=True)
+    noise = Checked(check_number, 0.0, 2.0).tag(sync=True, page=True)
+    learning_rate = Checked(check_number, 0.01, 1.0).tag(sync=True, page=True)
+    offset = Checked(check_number, -5.0, 5.0).tag(sync=True, page=True)
+    baseline = Checked(check_choice, BASELINES).tag(sync=True, page=True)
+    runs = Checked(check_choice, RUNS).tag(sync=True, page=True)
+    seed = Checked(check_seed).tag(sync=True, page=True)
 
     def __init__(
         self,
@@ -118,35 +77,15 @@ class BanditGradient(Figure):
         **kwargs,
     ):
         super().__init__(
-            means=_check_means(means),
-            noise=_check_range("noise", noise),
-            learning_rate=_check_range("learning_rate", learning_rate),
-            offset=_check_range("offset", offset),
-            baseline=_check_baseline(baseline),
-            runs=_check_runs(runs),
-            seed=_check_seed(seed),
+            means=means,
+            noise=noise,
+            learning_rate=learning_rate,
+            offset=offset,
+            baseline=baseline,
+            runs=runs,
+            seed=seed,
             **kwargs,
         )
-
-    @traitlets.validate("means")
-    def _validate_means(self, proposal):
-        return _check_means(proposal["value"])
-
-    @traitlets.validate(*RANGES)
-    def _validate_range(self, proposal):
-        return _check_range(proposal["trait"].name, proposal["value"])
-
-    @traitlets.validate("baseline")
-    def _validate_baseline(self, proposal):
-        return _check_baseline(proposal["value"])
-
-    @traitlets.validate("runs")
-    def _validate_runs(self, proposal):
-        return _check_runs(proposal["value"])
-
-    @traitlets.validate("seed")
-    def _validate_seed(self, proposal):
-        return _check_seed(proposal["value"])
 
     def __repr__(self) -> str:
         means = ", ".join(f"{mean:g}" for mean in self.means)

@@ -1,5 +1,5 @@
-// What the figures share: their theme, elements, random numbers. It is put in front of each figure's own source
-// (policyopt.widgets.base.figure_module), so that one file is all a page or a notebook needs.
+// What the figures share: their theme, elements, clock and random numbers. It is put in front of each figure's own
+// source (policyopt.widgets.base.figure_module), so that one file is all a page or a notebook needs.
 
 // Okabe and Ito's palette, as in the printed figures; the blue is lightened on dark pages.
 export const THEME = `
@@ -34,11 +34,12 @@ export const THEME = `
 .group button { border-radius: 0; margin-left: -1px; }
 .group button:first-child { border-radius: 8px 0 0 8px; margin-left: 0; }
 .group button:last-child { border-radius: 0 8px 8px 0; }
-button {
+button, select {
   font: inherit; font-size: .9rem; color: var(--text); background: var(--paper);
-  border: 1px solid var(--control); border-radius: 8px; padding: .35rem .7rem; min-height: 38px;
-  cursor: pointer; white-space: nowrap; touch-action: manipulation;
+  border: 1px solid var(--control); border-radius: 8px; min-height: 38px;
 }
+button { padding: .35rem .7rem; cursor: pointer; white-space: nowrap; touch-action: manipulation; }
+input[type="range"] { width: 100%; height: 38px; margin: 0; accent-color: var(--blue); touch-action: pan-y; }
 button:hover:not([aria-disabled="true"]) { background: var(--sheet); }
 button[aria-disabled="true"] { color: var(--muted); border-color: var(--line); cursor: default; }
 button[aria-pressed="true"] {
@@ -56,6 +57,15 @@ canvas { display: block; width: 100%; color: var(--text); transition: color 1ms;
 table { width: 100%; border-collapse: collapse; font-size: .86rem; }
 th { font-weight: 400; text-align: left; }
 td, .number { font-variant-numeric: tabular-nums; text-align: right; }
+.meter {
+  position: relative; height: 10px; overflow: hidden; border-radius: 3px; background: var(--sheet);
+  box-shadow: inset 0 0 0 1px var(--line);
+}
+.meter > span { position: absolute; inset: 0 auto 0 0; width: 100%; transform-origin: left; background: var(--mark); }
+.meter.signed > span { left: 50%; width: 50%; }
+.meter.signed::after {
+  content: ""; position: absolute; inset: 0 auto 0 calc(50% - .5px); width: 1px; background: var(--muted);
+}
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 @container (max-width: 560px) { .figure { padding: .7rem; border-radius: 10px; } }
 `;
@@ -69,6 +79,99 @@ export function h(tag, properties = {}, ...children) {
   }
   element.append(...children);
   return element;
+}
+
+export const button = (label, onclick, properties = {}) =>
+  h("button", { type: "button", onclick, ...properties }, label);
+
+/** Buttons side by side, one choice among them. */
+export const buttonGroup = (label, buttons, kind = "") =>
+  h("div", { class: `group ${kind}`.trim(), role: "group", "aria-label": label }, ...buttons);
+
+/** A bar that its `fill` stretches over by a transform; of the kind "signed" from the middle to both sides. */
+export const meter = (fill, kind = "") => h("div", { class: `meter ${kind}`.trim(), "aria-hidden": "true" }, fill);
+
+/** Where a figure says to a screen reader what has happened. */
+export const liveRegion = () => h("div", { class: "hidden", role: "status", "aria-live": "polite" });
+
+/** The figure's own element: its title, what stands beside that, and below it the rest. */
+export const figureBox = (title, beside, ...rest) =>
+  h("div", { class: "figure", role: "group", tabindex: "-1", "aria-label": `Interactive figure: ${title}` },
+    h("div", { class: "bar" }, h("p", { class: "title" }, title), beside),
+    ...rest);
+
+// Both leave alone what is so already: a screen reader may take a change for news.
+export const text = (node, value) => {
+  if (node.textContent !== value) node.textContent = value;
+};
+export const attribute = (node, name, value) => {
+  if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+};
+
+/** Marks as pressed that of the buttons whose data-NAME is the value. */
+export function press(buttons, name, value) {
+  for (const element of buttons) attribute(element, "aria-pressed", element.dataset[name] === String(value));
+}
+
+/** Whether a key is part of a browser's or a system's shortcut. */
+export const isShortcut = (event) => event.ctrlKey || event.metaKey || event.altKey;
+
+/** The value, if it is among the names. */
+export function known(kind, value, names) {
+  if (names.includes(value)) return value;
+  throw new RangeError(`There is no ${kind} "${value}"; there are: ${names.join(", ")}.`);
+}
+
+/**
+ * Puts a figure with its style into `el`, behind a shadow root, in the theme of the page. `paint` is called when a
+ * stage gets another size or a canvas another colour. Returns a function that lets the page go again.
+ */
+export function mount(el, css, figure, paint, stages = []) {
+  // JupyterLab listens for its own shortcuts first; inside the figure the keys are the figure's
+  const host = h("div", { "data-lm-suppress-shortcuts": "true" });
+  host.attachShadow({ mode: "open" }).append(h("style", {}, THEME + css), figure);
+  el.append(host);
+  const unfollow = followTheme(host);
+  const resized = new ResizeObserver(paint);
+  for (const canvas of figure.querySelectorAll("canvas")) {
+    canvas.addEventListener("transitionend", paint); // its text colour has changed: a theme is in place, CSS and all
+    resized.observe(canvas.parentElement);
+  }
+  for (const stage of stages) resized.observe(stage);
+  return () => {
+    resized.disconnect();
+    unfollow();
+  };
+}
+
+/** Takes steps while `running()`, `rate()` of them a second whatever the screen's refresh rate, then shows them. */
+export function ticker({ running, rate, step, show }) {
+  let frame = null;
+  let clock = null;
+  let owed = 0; // steps not yet taken
+  function tick(now) {
+    frame = null;
+    if (!running()) return;
+    owed = clock === null ? 1 : owed + Math.min((now - clock) / 1000, 0.1) * rate(); // after a stall no catching up
+    clock = now;
+    while (owed >= 1 && running()) {
+      owed -= 1;
+      step();
+    }
+    show();
+    if (running()) frame = requestAnimationFrame(tick);
+  }
+  return {
+    start() {
+      if (frame !== null) return;
+      clock = null;
+      frame = requestAnimationFrame(tick);
+    },
+    stop() {
+      if (frame !== null) cancelAnimationFrame(frame);
+    },
+    owed: () => owed,
+  };
 }
 
 /** Marks the host light or dark as the page is: Sphinx themes, JupyterLab, else the system. */
@@ -97,6 +200,9 @@ export const signed = (value, digits) => {
   const text = Math.abs(value).toFixed(digits);
   return (value < 0 && Number(text) !== 0 ? "−" : "+") + text;
 };
+
+/** The same without the plus. */
+export const plain = (value, digits = 3) => signed(value, digits).replace("+", "");
 
 export function softmax(logits) {
   const largest = Math.max(...logits); // subtracted, so that no exponential overflows

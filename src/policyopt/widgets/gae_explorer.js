@@ -1,7 +1,9 @@
 // GAE explorer: an advantage taken apart into TD errors, and the bias and variance that λ trades. Everything above
 // "The figure" touches no page: the tests run it in Node.
 
-import { THEME, followTheme, h, sharpPen, signed } from "./common.js";
+import {
+  button, buttonGroup, figureBox, h, isShortcut, known, liveRegion, mount, plain, press, sharpPen, signed, text,
+} from "./common.js";
 
 // --- Advantages, as policyopt.returns computes them -----------------------------------------------------------
 
@@ -148,13 +150,9 @@ const CSS = `
 .sliders { display: grid; grid-template-columns: 1fr 1fr; gap: .2rem 1.6rem; margin-top: .7rem; }
 .slider { display: grid; grid-template-columns: 1fr auto; align-items: center; font-size: .9rem; }
 .slider b { font-weight: 650; font-style: italic; }
-.slider input { grid-column: 1 / 3; width: 100%; min-height: 38px; margin: 0; accent-color: var(--blue);
-  touch-action: pan-y; }
+.slider input { grid-column: 1 / 3; }
 .hint { margin: .1rem 0 .5rem; color: var(--muted); font-size: .84rem; }
-select {
-  font: inherit; font-size: .9rem; color: var(--text); background: var(--paper); min-height: 38px; max-width: 100%;
-  border: 1px solid var(--control); border-radius: 8px; padding: .35rem .5rem;
-}
+select { max-width: 100%; padding: .35rem .5rem; }
 .stepper { display: flex; align-items: center; gap: .5rem; font-size: .9rem; }
 .stepper button { min-width: 44px; }
 .stepper span { min-width: 5.4em; text-align: center; font-variant-numeric: tabular-nums; }
@@ -211,7 +209,6 @@ select {
 `;
 
 const lowered = (number) => Array.from(String(number), (digit) => DIGITS[digit]).join("");
-const plain = (value, digits) => signed(value, digits).replace("+", "");
 const inBrackets = (value, digits) => plain(value, digits).replace(/^−.*/, "($&)");
 const shortest = (x) => x.toFixed(Math.abs(x * 100 - Math.round(x * 100)) < 1e-9 ? 2 : 3);
 const sub = (content) => h("sub", {}, String(content));
@@ -448,11 +445,6 @@ function drawCurve(canvas, { trade, top, lambda, here }, styles) {
 }
 
 function render({ model, el }) {
-  const host = h("div");
-  // JupyterLab listens for its own shortcuts first; inside the figure the keys are the figure's
-  host.setAttribute("data-lm-suppress-shortcuts", "true");
-  const root = host.attachShadow({ mode: "open" });
-
   let view = model.get("view");
   let gamma = model.get("gamma");
   let lambda = model.get("gae_lambda");
@@ -466,11 +458,9 @@ function render({ model, el }) {
   step = middle();
 
   // --- elements
-  const button = (label, onclick, properties = {}) =>
-    h("button", { type: "button", onclick, ...properties }, label);
   const groupOf = (label, className, names, data, act) => {
     const buttons = Object.entries(names).map(([key, name]) => button(name, () => act(key), { [data]: key }));
-    return h("div", { class: `group ${className}`, role: "group", "aria-label": label }, ...buttons);
+    return buttonGroup(label, buttons, className);
   };
   const views = groupOf("What is shown", "views", VIEWS, "data-view", (key) => showView(key));
   const groups = groupOf("How the advantage is written", "groups", GROUPS, "data-group", (key) => groupBy(key));
@@ -485,8 +475,8 @@ function render({ model, el }) {
       oninput: () => change(Number(input.value)), onchange: () => announce(),
     });
     const [first, second] = name.split(" ");
-    const text = h("span", {}, h("b", {}, symbol), ` ${first}`, h("span", { class: "rest" }, ` ${second}`));
-    return { input, value, row: h("label", { class: "slider" }, text, value, input) };
+    const words = h("span", {}, h("b", {}, symbol), ` ${first}`, h("span", { class: "rest" }, ` ${second}`));
+    return { input, value, row: h("label", { class: "slider" }, words, value, input) };
   };
   const gammaSlider = slider("gamma", "γ", "discount factor", (value) => set({ gamma: value }));
   const lambdaSlider = slider("lambda", "λ", "mixing parameter", (value) => set({ lambda: value }));
@@ -565,15 +555,11 @@ function render({ model, el }) {
         fact("best", "smallest sum at")),
       verdict));
 
-  const announcer = h("div", { class: "hidden", role: "status", "aria-live": "polite" });
-  const figure = h("div", {
-    class: "figure", role: "group", tabindex: "-1", "aria-label": "Interactive figure: GAE explorer",
-  },
-    h("div", { class: "bar" }, h("p", { class: "title" }, "GAE explorer"), views),
+  const announcer = liveRegion();
+  const figure = figureBox("GAE explorer", views,
     h("div", { class: "sliders" }, gammaSlider.row, lambdaSlider.row),
     episodeView, manyView, announcer);
-  root.append(h("style", {}, THEME + CSS), figure);
-  el.append(host);
+  const unmount = mount(el, CSS, figure, paint);
 
   // --- what is computed
   let now; // of the episode
@@ -626,11 +612,6 @@ function render({ model, el }) {
   }
 
   // --- what happens
-  const known = (name, value, names) => {
-    if (names.includes(value)) return value;
-    throw new RangeError(`There is no ${name} "${value}"; there are: ${names.join(", ")}.`);
-  };
-
   function set(values) {
     for (const [name, value] of Object.entries(values)) {
       if (!(value >= 0 && value <= 1)) throw new RangeError(`${name} is ${value}; it must be in [0, 1].`);
@@ -670,13 +651,6 @@ function render({ model, el }) {
   }
 
   // --- showing it
-  const text = (node, value) => {
-    if (node.textContent !== value) node.textContent = value;
-  };
-  const press = (elements, name, value) => {
-    for (const element of elements.children) element.setAttribute("aria-pressed", element.dataset[name] === value);
-  };
-
   function announce() {
     if (view === "episode") {
       announcer.textContent = `Advantage of step ${step}: ${plain(now.advantages[step], now.digits)}.`;
@@ -690,9 +664,9 @@ function render({ model, el }) {
   function show() {
     if (!episodes()[index]) index = 0; // others may have come
     step = Math.min(step, episodes()[index].rewards.length - 1);
-    press(views, "view", view);
-    press(groups, "group", group);
-    press(critics, "critic", critic);
+    press(views.children, "view", view);
+    press(groups.children, "group", group);
+    press(critics.children, "critic", critic);
     for (const item of legend.children) item.hidden = item.dataset.group !== group;
     episodeView.hidden = view !== "episode";
     manyView.hidden = view !== "many";
@@ -724,7 +698,8 @@ function render({ model, el }) {
       ? "" : ` The critic learnt its values with γ = ${episode.learnt_with}.`;
     const end = `V(s${lowered(steps)})`;
     text(note, (episode.terminated
-      ? `Terminated after step ${steps - 1}${because}. Nothing follows, so the last TD error counts ${end} as 0 (✕).`
+      ? `Terminated after step ${steps - 1}${because}. ` +
+        `Nothing follows, so the last TD error counts ${end} as 0 (✕).`
       : `Truncated after step ${steps - 1}${because}. The episode would have gone on, so the last TD error keeps ` +
         `${end} = ${plain(episode.values[steps], digits)} (○).`) + learnt);
 
@@ -824,7 +799,7 @@ function render({ model, el }) {
     if (/^(Arrow|Home|End|Page)/.test(event.key)) event.stopPropagation(); // else a page may turn
   });
   stage.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (isShortcut(event)) return;
     const last = episodes()[index].rewards.length - 1;
     const target = {
       ArrowLeft: step - 1, ArrowDown: step - 1, ArrowRight: step + 1, ArrowUp: step + 1,
@@ -868,11 +843,6 @@ function render({ model, el }) {
     view: () => showView(model.get("view")),
   };
   for (const [name, follow] of Object.entries(followed)) model.on(`change:${name}`, follow);
-  const unfollow = followTheme(host);
-  const canvases = [timeline, corridor, strip, curve];
-  for (const canvas of canvases) canvas.addEventListener("transitionend", paint); // a theme is in place, CSS and all
-  const resized = new ResizeObserver(paint);
-  for (const canvas of canvases) resized.observe(canvas.parentElement);
 
   el.policyopt = {
     state: () => structuredClone({
@@ -886,8 +856,7 @@ function render({ model, el }) {
   show();
 
   return () => {
-    resized.disconnect();
-    unfollow();
+    unmount();
     for (const [name, follow] of Object.entries(followed)) model.off(`change:${name}`, follow);
   };
 }

@@ -4,12 +4,20 @@ import json
 import math
 from collections.abc import Sequence
 from functools import cache
-from numbers import Integral, Real
 from typing import Any
 
 import traitlets
 
 from policyopt.widgets.base import FOLDER, Figure, figure_module
+from policyopt.widgets.checks import (
+    Checked,
+    check_choice,
+    check_integer,
+    check_number,
+    is_number,
+    not_allowed,
+    shortened,
+)
 
 PACKAGED_EPISODES = FOLDER / "gae_episodes.json"
 VIEWS = ("episode", "many")
@@ -163,20 +171,14 @@ def _packaged() -> str:
 # --- what the figure accepts ---
 
 
-def _check_unit(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}; it must be a number in [0, 1]")
-    return float(value)
-
-
 def _numbers(where: str, name: str, values: Any) -> list[float]:
     if hasattr(values, "tolist"):  # an array or a tensor
         values = values.tolist()
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise ValueError(f"{where}: {name} is {values!r}; it must be a list of numbers")
+        raise not_allowed(f"{where}: {name}", values, "a list of numbers")
     for position, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise ValueError(f"{where}: {name}[{position}] is {value!r}; it must be a finite number")
+        if not is_number(value) or not math.isfinite(value):
+            raise not_allowed(f"{where}: {name}[{position}]", value, "a finite number")
     return [float(value) for value in values]
 
 
@@ -191,22 +193,22 @@ def check_episodes(episodes: Any) -> list[Episode]:
         or isinstance(episodes, str)
         or not 1 <= len(episodes) <= MAX_EPISODES
     ):
-        raise ValueError(f"episodes must be a list of 1 to {MAX_EPISODES} episodes, but got {episodes!r:.60}")
+        raise not_allowed("episodes", episodes, f"a list of 1 to {MAX_EPISODES} episodes")
     needed, optional = {"name", "rewards", "values", "terminated"}, {"end", "learnt_with"}
     checked = []
     for number, episode in enumerate(episodes):
         where = f"episodes[{number}]"
         if not isinstance(episode, dict) or not needed <= set(episode) <= needed | optional:
-            got = sorted(map(str, episode)) if isinstance(episode, dict) else repr(episode)
+            got = sorted(map(str, episode)) if isinstance(episode, dict) else shortened(episode)
             raise ValueError(
                 f"{where} has {got}; it must be a dictionary with name, rewards, values and terminated "
                 "(and, if you like, end and learnt_with)"
             )
         for key in ("name", "end"):
             if not isinstance(episode.get(key, "…"), str) or not episode.get(key, "…").strip():
-                raise ValueError(f"{where}: {key} is {episode[key]!r}; it must be a text")
+                raise not_allowed(f"{where}: {key}", episode[key], "a text")
         if not isinstance(episode["terminated"], bool):
-            raise ValueError(f"{where}: terminated is {episode['terminated']!r}; it must be True or False")
+            raise not_allowed(f"{where}: terminated", episode["terminated"], "True or False")
         rewards = _numbers(where, "rewards", episode["rewards"])
         values = _numbers(where, "values", episode["values"])
         if not 1 <= len(rewards) <= MAX_STEPS:
@@ -218,9 +220,13 @@ def check_episodes(episodes: Any) -> list[Episode]:
             )
         plain = {**episode, "rewards": rewards, "values": values}
         if "learnt_with" in episode:
-            plain["learnt_with"] = _check_unit(f"{where}: learnt_with", episode["learnt_with"])
+            plain["learnt_with"] = check_number(f"{where}: learnt_with", episode["learnt_with"], 0, 1)
         checked.append(plain)
     return checked
+
+
+def _own_or_packaged(name: str, episodes: Any) -> list[Episode]:
+    return check_episodes(json.loads(_packaged())["episodes"] if episodes is None else episodes)
 
 
 class GAEExplorer(Figure):
@@ -262,53 +268,28 @@ class GAEExplorer(Figure):
     )
     _esm = figure_module(kind)
 
-    gamma = traitlets.TraitType(0.95).tag(sync=True, page=True)
-    gae_lambda = traitlets.TraitType(0.9).tag(sync=True, page=True)
+    gamma = Checked(check_number, 0, 1).tag(sync=True, page=True)
+    gae_lambda = Checked(check_number, 0, 1).tag(sync=True, page=True)
     episode = traitlets.TraitType(0).tag(sync=True, page=True)
-    view = traitlets.TraitType("episode").tag(sync=True, page=True)
-    episodes = traitlets.TraitType().tag(sync=True, page=True)
+    view = Checked(check_choice, VIEWS).tag(sync=True, page=True)
+    episodes = Checked(_own_or_packaged).tag(sync=True, page=True)
     chain = traitlets.Dict().tag(sync=True, page=True)
 
     def __init__(self, gamma=0.95, gae_lambda=0.9, episode=0, view="episode", episodes=None, **kwargs):
-        checked = self._episodes(episodes)
+        episodes = _own_or_packaged("episodes", episodes)
         super().__init__(
-            gamma=_check_unit("gamma", gamma),
-            gae_lambda=_check_unit("gae_lambda", gae_lambda),
-            episode=self._index(episode, checked),
-            view=self._view(view),
-            episodes=checked,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            episode=self._index(episode, episodes),
+            view=view,
+            episodes=episodes,
             chain=json.loads(_packaged())["chain"],
             **kwargs,
         )
 
     @staticmethod
-    def _episodes(episodes) -> list[Episode]:
-        return check_episodes(json.loads(_packaged())["episodes"] if episodes is None else episodes)
-
-    @staticmethod
     def _index(episode, episodes) -> int:
-        valid = isinstance(episode, Integral) and not isinstance(episode, bool)
-        if not valid or not 0 <= episode < len(episodes):
-            raise ValueError(f"episode is {episode!r}; it must be an integer from 0 to {len(episodes) - 1}")
-        return int(episode)
-
-    @staticmethod
-    def _view(view) -> str:
-        if view not in VIEWS:
-            raise ValueError(f"view is {view!r}; it must be 'episode' or 'many'")
-        return view
-
-    @traitlets.validate("gamma", "gae_lambda")
-    def _validate_unit(self, proposal):
-        return _check_unit(proposal["trait"].name, proposal["value"])
-
-    @traitlets.validate("view")
-    def _validate_view(self, proposal):
-        return self._view(proposal["value"])
-
-    @traitlets.validate("episodes")
-    def _validate_episodes(self, proposal):
-        return self._episodes(proposal["value"])
+        return check_integer("episode", episode, 0, len(episodes) - 1)
 
     @traitlets.validate("episode")
     def _validate_episode(self, proposal):

@@ -2,7 +2,10 @@
 // inline on a published page with no kernel (policyopt.widgets.sphinx). Everything above "The figure" touches no
 // page: the tests run it in Node.
 
-import { THEME, choose, followTheme, h, randomStream, signed } from "./common.js";
+import {
+  attribute, button, buttonGroup, choose, figureBox, h, isShortcut, known, liveRegion, mount, plain, press,
+  randomStream, signed, text, ticker,
+} from "./common.js";
 
 // --- The world, as policyopt.envs.GridWorld has it --------------------------------------------------------------
 
@@ -179,10 +182,7 @@ const CSS = `
 .main { display: grid; grid-template-columns: minmax(0, 1.64fr) minmax(0, 1fr); gap: .8rem 1.3rem; }
 .tools { display: flex; gap: .5rem .8rem; align-items: center; justify-content: space-between; }
 .tools label { display: flex; gap: .5rem; align-items: center; min-width: 0; font-size: .9rem; }
-select {
-  font: inherit; font-size: .9rem; color: var(--text); background: var(--paper); min-height: 38px; min-width: 0;
-  border: 1px solid var(--control); border-radius: 8px; padding: .2rem .4rem; width: 100%; max-width: 13.5rem;
-}
+select { padding: .2rem .4rem; width: 100%; min-width: 0; max-width: 13.5rem; }
 .field { position: relative; margin: .7rem auto .4rem; width: 100%; max-width: calc(var(--columns) * 76px); }
 .board {
   display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); border-radius: 6px;
@@ -293,7 +293,6 @@ select {
 .sliders label { font-size: .8rem; }
 .sliders label > span { display: flex; justify-content: space-between; white-space: nowrap; }
 .sliders .set { font-variant-numeric: tabular-nums; }
-input[type="range"] { width: 100%; height: 38px; margin: 0; accent-color: var(--blue); touch-action: pan-y; }
 @container (max-width: 560px) {
   .main { display: flex; flex-direction: column; }
   .main, .main > div { gap: 0; }
@@ -328,7 +327,6 @@ const shorter = (value) =>
     .replace(/^(−?)0\./, "$1.")
     .replace(/^(−\d\.\d)0$/, "$1");
 
-const fixed = (value, digits = 3) => signed(value, digits).replace("+", "");
 const inParentheses = (text) => (text.startsWith("−") ? `(${text})` : text);
 
 /** The arrow of a set of greedy actions as an SVG path around (0, -16); none where all are equally good. */
@@ -347,10 +345,6 @@ const TRIANGLES = ["-50,-50 50,-50 0,0", "50,-50 50,50 0,0", "50,50 -50,50 0,0",
 const EDGES = ["M-30 -46h60", "M46 -30v60", "M-30 46h60", "M-46 -30v60"]; // the mark of a best action
 
 function render({ model, el }) {
-  const host = h("div");
-  // JupyterLab listens for its own shortcuts first; inside the figure the keys are the figure's
-  host.setAttribute("data-lm-suppress-shortcuts", "true");
-  const root = host.attachShadow({ mode: "open" });
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
   let method = "value iteration";
@@ -378,8 +372,6 @@ function render({ model, el }) {
     element.append(...children);
     return element;
   };
-  const button = (label, onclick, properties = {}) =>
-    h("button", { type: "button", onclick, ...properties }, label);
   const methodButtons = Object.entries(METHODS).map(([key, label]) =>
     button(label, () => chooseMethod(key), { "data-method": key }));
   const viewButtons = [["V", "V(s)", "the value of each cell"], ["Q", "Q(s, a)", "its four action values"]]
@@ -424,25 +416,20 @@ function render({ model, el }) {
     return [name, { input, output, label }];
   }));
   const note = h("p", { class: "note" });
-  const announcer = h("div", { class: "hidden", role: "status", "aria-live": "polite" });
+  const announcer = liveRegion();
 
-  const figure = h("div", {
-    class: "figure", role: "group", tabindex: "-1", "aria-label": "Interactive figure: GridWorld",
-  },
-    h("div", { class: "bar" },
-      h("p", { class: "title" }, "GridWorld"),
-      h("div", { class: "group methods", role: "group", "aria-label": "Method" }, ...methodButtons)),
+  const figure = figureBox("GridWorld", buttonGroup("Method", methodButtons, "methods"),
     note,
     h("div", { class: "main" },
       h("div", {},
         h("div", { class: "tools" },
           h("label", {}, h("span", { class: "world-word" }, "World"), worldSelect),
-          h("div", { class: "group", role: "group", "aria-label": "Show" }, ...viewButtons)),
+          buttonGroup("Show", viewButtons)),
         field,
         h("div", { class: "legend" },
           h("span", {}, scaleEnds[0], h("i", { "aria-hidden": "true" }), scaleEnds[1]),
           legendWords),
-        h("div", { class: "group brushes", role: "group", "aria-label": "Brush" }, ...brushButtons),
+        buttonGroup("Brush", brushButtons, "brushes"),
         hint,
         h("div", { class: "learning progress" },
           h("p", { class: "label" }, "Distance to the optimal values, |V − V*|"), chart, distances)),
@@ -453,7 +440,7 @@ function render({ model, el }) {
           button("One episode", () => episodeByHand(), { class: "learning" }),
           playButton,
           button("Reset", () => reset(), { title: "all values 0 again" }),
-          h("div", { class: "group", role: "group", "aria-label": "Speed" }, ...speedButtons)),
+          buttonGroup("Speed", speedButtons)),
         factList("planning", "sweep", "largest change"),
         factList("learning", "episode", "step", "return", "all steps"),
         message,
@@ -467,8 +454,7 @@ function render({ model, el }) {
     h("div", { class: "sliders" }, ...Object.values(sliders).map(({ label }) => label)),
     announcer,
   );
-  root.append(h("style", {}, THEME + CSS), figure);
-  el.append(host);
+  const unmount = mount(el, CSS, figure, resize, [board]);
 
   // --- the world
   const layout = () => Array.from({ length: cells.length / columns }, (_, row) =>
@@ -524,10 +510,7 @@ function render({ model, el }) {
   }
 
   function loadWorld(name) {
-    if (!Object.hasOwn(worlds(), name)) {
-      throw new RangeError(`There is no world "${name}"; there are: ${Object.keys(worlds()).join(", ")}.`);
-    }
-    worldName = name;
+    worldName = known("world", name, Object.keys(worlds()));
     newWorld(...parted(worlds()[name]));
   }
 
@@ -538,8 +521,8 @@ function render({ model, el }) {
   /** The worlds to choose from: the one the figure was made with first, unless it is one of the others. */
   function worlds() {
     const own = given();
-    const known = Object.values(WORLDS).some((one) => same(one, own));
-    return known ? WORLDS : { "This page’s world": own, ...WORLDS };
+    const listed = Object.values(WORLDS).some((one) => same(one, own));
+    return listed ? WORLDS : { "This page’s world": own, ...WORLDS };
   }
 
   function paint(state) {
@@ -573,7 +556,7 @@ function render({ model, el }) {
     setPhase("paused");
     sweep();
     says = planning.change <= SETTLED ? settled() : "";
-    announce(`Sweep ${planning.sweep}, largest change ${fixed(planning.change)}.`);
+    announce(`Sweep ${planning.sweep}, largest change ${plain(planning.change)}.`);
     show();
   }
 
@@ -599,7 +582,7 @@ function render({ model, el }) {
       last: { ...last, truncated }, state: last.next, steps, all: learning.all + 1,
       return: learning.return + last.reward, ended: last.terminated || truncated,
     });
-    const result = `after ${steps} ${steps === 1 ? "step" : "steps"}, return ${fixed(learning.return, 2)}`;
+    const result = `after ${steps} ${steps === 1 ? "step" : "steps"}, return ${plain(learning.return, 2)}`;
     if (last.terminated) says = `Episode ${learning.episode}: the ${KINDS[cells[last.next]]} ${result}.`;
     if (truncated) says = `Episode ${learning.episode}: cut off ${result}. It could have gone on, so s′ counts.`;
     record();
@@ -628,7 +611,7 @@ function render({ model, el }) {
     step();
     const { last } = learning;
     announce(learning.steps === 0 || !last ? says || "A new episode begins." :
-      `${nameOf(last.action)}, reward ${fixed(last.reward, 2)}, TD error ${signed(last.error, 3)}. ` +
+      `${nameOf(last.action)}, reward ${plain(last.reward, 2)}, TD error ${signed(last.error, 3)}. ` +
         (learning.ended ? says : ""));
     show();
   }
@@ -647,25 +630,18 @@ function render({ model, el }) {
 
   // --- what the reader chooses
   function chooseMethod(name) {
-    if (!Object.hasOwn(METHODS, name)) {
-      throw new RangeError(`There is no method "${name}"; there are: ${Object.keys(METHODS).join(", ")}.`);
-    }
-    method = name;
+    method = known("method", name, Object.keys(METHODS));
     says = startless();
     setPhase("paused");
   }
 
   function setView(name) {
-    if (name !== "V" && name !== "Q") throw new RangeError(`There is no view "${name}"; there are: V, Q.`);
-    view = name;
+    view = known("view", name, ["V", "Q"]);
     show();
   }
 
   function setBrush(name) {
-    if (!Object.hasOwn(BRUSHES, name)) {
-      throw new RangeError(`There is no brush "${name}"; there are: ${Object.keys(BRUSHES).join(", ")}.`);
-    }
-    brush = name;
+    brush = known("brush", name, Object.keys(BRUSHES));
     show();
   }
 
@@ -695,9 +671,9 @@ function render({ model, el }) {
   };
 
   // --- the clock
-  let frame = null;
-  let clock = null;
-  let owed = 0;
+  const clock = ticker({
+    running: () => phase === "running", rate: () => RATES[method] * speed, step: playOn, show,
+  });
 
   function togglePlay() {
     setPhase(phase === "running" ? "paused" : "running");
@@ -706,10 +682,7 @@ function render({ model, el }) {
   function setPhase(value) {
     phase = value;
     show();
-    if (phase === "running" && frame === null) {
-      clock = null;
-      frame = requestAnimationFrame(tick);
-    }
+    if (phase === "running") clock.start();
   }
 
   function stop(words) {
@@ -718,38 +691,23 @@ function render({ model, el }) {
     announce(words);
   }
 
-  function tick(now) {
-    frame = null;
-    if (phase !== "running") return;
-    owed = clock === null ? 1 : owed + Math.min((now - clock) / 1000, 0.1) * RATES[method] * speed;
-    clock = now;
-    while (owed >= 1 && phase === "running") {
-      owed -= 1;
-      if (method === "Q-learning") {
-        step();
-        if (learning.state === null) stop(says);
-        continue;
-      }
-      sweep();
-      if (planning.change <= SETTLED) stop(settled());
-      else if (planning.sweep >= MAX_SWEEPS) {
-        stop(`Stopped after ${planning.sweep} sweeps, not settled: with γ = 1 values may grow for ever.`);
-      }
+  function playOn() {
+    if (method === "Q-learning") {
+      step();
+      if (learning.state === null) stop(says);
+      return;
     }
-    show();
-    if (phase === "running") frame = requestAnimationFrame(tick);
+    sweep();
+    if (planning.change <= SETTLED) stop(settled());
+    else if (planning.sweep >= MAX_SWEEPS) {
+      stop(`Stopped after ${planning.sweep} sweeps, not settled: with γ = 1 values may grow for ever.`);
+    }
   }
 
   // --- showing it
   let parts = []; // the elements of each cell
   let described = 0;
 
-  const text = (node, value) => {
-    if (node.textContent !== value) node.textContent = value;
-  };
-  const attribute = (node, name, value) => {
-    if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
-  };
 
   function build() {
     parts = cells.map(() => {
@@ -798,9 +756,6 @@ function render({ model, el }) {
     const calmly = phase !== "running" || now - described > 500;
     if (calmly) described = now;
     Object.assign(figure.dataset, { method, phase, view, brush });
-    const press = (buttons, name, value) => {
-      for (const element of buttons) attribute(element, "aria-pressed", element.dataset[name] === String(value));
-    };
     press(methodButtons, "method", method);
     press(viewButtons, "view", view);
     press(brushButtons, "brush", brush);
@@ -854,19 +809,19 @@ function render({ model, el }) {
 
     text(facts.sweep, String(planning.sweep));
     text(facts["largest change"], planning.change === null ? "–" :
-      planning.change >= 0.0005 || planning.change === 0 ? fixed(planning.change) :
+      planning.change >= 0.0005 || planning.change === 0 ? plain(planning.change) :
         planning.change > SETTLED ? String(Number(planning.change.toPrecision(1))) : "< 0.000001");
     text(facts.episode, String(learning.episode));
     text(facts.step, String(learning.steps));
     text(facts["all steps"], String(learning.all));
-    text(facts.return, fixed(learning.return, 2));
+    text(facts.return, plain(learning.return, 2));
     const untouched = planned ? planning.sweep === 0 : learning.all === 0;
     text(message, says || (untouched ? FIRST[method] : ""));
     if (!planned) showLearning(calmly);
     showCell(q, values, planned);
     for (const [name, { input, output }] of Object.entries(sliders)) {
       const value = settings[name];
-      const words = name === "step_reward" && value > 0 ? signed(value, 2) : fixed(value, 2);
+      const words = name === "step_reward" && value > 0 ? signed(value, 2) : plain(value, 2);
       text(output, words);
       if (Number(input.value) !== value) input.value = value;
       attribute(input, "aria-valuetext", words);
@@ -885,7 +840,7 @@ function render({ model, el }) {
     const top = largest([1e-9, ...trace.map(({ max }) => max)]);
     ["max", "mean"].forEach((name, i) => attribute(curves[i], "points", trace.map((point) =>
       `${((100 * point.steps) / learning.all).toFixed(2)},${(42 - (40 * point[name]) / top).toFixed(2)}`).join(" ")));
-    const words = far ? `solid: largest ${fixed(far.max)}, dashed: mean ${fixed(far.mean)}` :
+    const words = far ? `solid: largest ${plain(far.max)}, dashed: mean ${plain(far.mean)}` :
       "unknown: V* does not settle";
     text(distances, words);
     if (calmly) {
@@ -902,14 +857,14 @@ function render({ model, el }) {
       for (const { numbers } of Object.values(lines)) text(numbers, "–");
       return;
     }
-    const p = (value) => inParentheses(fixed(value));
+    const p = (value) => inParentheses(plain(value));
     text(lines.what.numbers, `${placeOf(last.state)}: ${ACTIONS[last.action]}` +
       (last.direction === last.action ? "" : `, slipped ${ACTIONS[last.direction]}`));
-    text(lines.target.numbers, last.terminated ? `= ${fixed(last.reward)}` :
-      `= ${fixed(last.reward)} + ${fixed(last.gamma, 2)} · ${p(last.nextValue)} = ${fixed(last.target)}`);
-    text(lines.error.numbers, `= ${fixed(last.target)} − ${p(last.before)} = ${fixed(last.error)}`);
+    text(lines.target.numbers, last.terminated ? `= ${plain(last.reward)}` :
+      `= ${plain(last.reward)} + ${plain(last.gamma, 2)} · ${p(last.nextValue)} = ${plain(last.target)}`);
+    text(lines.error.numbers, `= ${plain(last.target)} − ${p(last.before)} = ${plain(last.error)}`);
     text(lines.new.numbers,
-      `= ${fixed(last.before)} + ${fixed(last.alpha, 2)} · ${p(last.error)} = ${fixed(last.after)}`);
+      `= ${plain(last.before)} + ${plain(last.alpha, 2)} · ${p(last.error)} = ${plain(last.after)}`);
   }
 
   function showCell(q, values, planned) {
@@ -917,7 +872,7 @@ function render({ model, el }) {
     const free = isFree(kind);
     const best = planned ? null : optimal();
     text(inspectTitle,
-      `${placeOf(looked).replace("r", "R")}: ${free ? `V(s) = ${fixed(values[looked])}` : KINDS[kind]}`);
+      `${placeOf(looked).replace("r", "R")}: ${free ? `V(s) = ${plain(values[looked])}` : KINDS[kind]}`);
     const heads = planned ? ["r(s, a)", "E[V(s′)]", "Q(s, a)"] : ["", "Q(s, a)", "optimal Q*"];
     inspectHead.forEach((head, i) => text(head, heads[i]));
     const greedy = free ? greedyActions(q[looked]) : [];
@@ -926,7 +881,7 @@ function render({ model, el }) {
       const { reward, next } = expectation(world.outcomes[looked][action], planning.values);
       const shown = planned ? [reward, next, q[looked][action]] : [null, q[looked][action], best?.q[looked][action]];
       numbers.forEach((cell, i) =>
-        text(cell, free && Number.isFinite(shown[i]) ? fixed(shown[i]) : heads[i] && "–"));
+        text(cell, free && Number.isFinite(shown[i]) ? plain(shown[i]) : heads[i] && "–"));
     });
     text(rule, kind === "#" ? "Nothing can enter a wall: a step into it stays where it is." :
       !free ? `Entering earns ${kind === "G" ? "+1" : "−1"} and ends the episode: nothing follows.` :
@@ -986,7 +941,7 @@ function render({ model, el }) {
     }
   });
   figure.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (isShortcut(event)) return;
     const direction = ["ArrowUp", "ArrowRight", "ArrowDown", "ArrowLeft"].indexOf(event.key);
     const paints = event.key === "Enter" || event.key === " ";
     if (direction < 0 && !paints) return;
@@ -1010,10 +965,7 @@ function render({ model, el }) {
   };
   const traits = ["world", "gamma", "slip", "step_reward", "method", "seed"];
   for (const name of traits) model.on(`change:${name}`, newModel);
-  const unfollow = followTheme(host);
   newModel();
-  const resized = new ResizeObserver(resize);
-  resized.observe(board);
 
   const times = (action) => (count = 1) => {
     phase = "paused";
@@ -1056,10 +1008,9 @@ function render({ model, el }) {
   };
 
   return () => {
-    if (frame !== null) cancelAnimationFrame(frame);
+    clock.stop();
     phase = "paused";
-    resized.disconnect();
-    unfollow();
+    unmount();
     for (const name of traits) model.off(`change:${name}`, newModel);
   };
 }

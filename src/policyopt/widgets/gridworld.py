@@ -1,14 +1,10 @@
 """*GridWorld*: a world to paint, its values computed by sweeps or learnt step by step in the page."""
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
-import traitlets
-
-from policyopt.widgets.balance import check_seed
 from policyopt.widgets.base import Figure, figure_module
+from policyopt.widgets.checks import Checked, check_choice, check_number, check_seed, not_allowed
 
 DEFAULT_LAYOUT = (".....G", ".....X", "......", "......", "S.....")
 MAX_ROWS, MAX_COLUMNS = 10, 8  # a phone's width holds 8 cells that a finger can hit
@@ -19,10 +15,10 @@ RANGES = {"gamma": (0.0, 1.0), "slip": (0.0, 0.6), "step_reward": (-0.2, 0.1)}  
 def check_layout(layout: Any) -> list[str]:
     """The rows of a layout, if the figure can show them."""
     if isinstance(layout, str) or not isinstance(layout, Sequence):
-        raise ValueError(f"layout is {layout!r}; it must be a list of rows, such as ('S..', '.#G')")
+        raise not_allowed("layout", layout, "a list of rows, such as ('S..', '.#G')")
     rows = [str(row) for row in layout]
     if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
-        raise ValueError(f"layout is {rows}; it must have rows of one length, at least one cell")
+        raise not_allowed("layout", rows, "one or more rows of one length, at least one cell")
     if len(rows) > MAX_ROWS or len(rows[0]) > MAX_COLUMNS:
         raise ValueError(
             f"layout has {len(rows)} rows of {len(rows[0])} cells; to fit a phone it may have at most "
@@ -32,24 +28,6 @@ def check_layout(layout: Any) -> list[str]:
     if unknown:
         raise ValueError(f"layout has the character {unknown[0]!r}; allowed are S . # G X")
     return rows
-
-
-def check_number(name: str, value: Any) -> float:
-    low, high = RANGES[name]
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}; it must be a number in [{low:g}, {high:g}]")
-    return float(value)
-
-
-def check_method(method: Any) -> str:
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; it must be one of {', '.join(map(repr, METHODS))}")
-    return method
-
-
-class _Checked(traitlets.Any):
-    allow_none = False  # else None would pass unchecked
 
 
 class GridWorldFigure(Figure):
@@ -88,12 +66,12 @@ class GridWorldFigure(Figure):
     )
     _esm = figure_module(kind)
 
-    world = _Checked().tag(sync=True, page=True)
-    gamma = _Checked().tag(sync=True, page=True)
-    slip = _Checked().tag(sync=True, page=True)
-    step_reward = _Checked().tag(sync=True, page=True)
-    method = _Checked().tag(sync=True, page=True)
-    seed = _Checked().tag(sync=True, page=True)
+    world = Checked(lambda name, layout: check_layout(layout)).tag(sync=True, page=True)
+    gamma = Checked(check_number, *RANGES["gamma"]).tag(sync=True, page=True)
+    slip = Checked(check_number, *RANGES["slip"]).tag(sync=True, page=True)
+    step_reward = Checked(check_number, *RANGES["step_reward"]).tag(sync=True, page=True)
+    method = Checked(check_choice, METHODS).tag(sync=True, page=True)
+    seed = Checked(check_seed).tag(sync=True, page=True)
 
     def __init__(
         self,
@@ -106,30 +84,14 @@ class GridWorldFigure(Figure):
         **kwargs,
     ):
         super().__init__(
-            world=check_layout(layout),
-            gamma=check_number("gamma", gamma),
-            slip=check_number("slip", slip),
-            step_reward=check_number("step_reward", step_reward),
-            method=check_method(method),
-            seed=check_seed(seed),
+            world=layout,
+            gamma=gamma,
+            slip=slip,
+            step_reward=step_reward,
+            method=method,
+            seed=seed,
             **kwargs,
         )
-
-    @traitlets.validate("world")
-    def _validate_world(self, proposal):
-        return check_layout(proposal["value"])
-
-    @traitlets.validate("gamma", "slip", "step_reward")
-    def _validate_number(self, proposal):
-        return check_number(proposal["trait"].name, proposal["value"])
-
-    @traitlets.validate("method")
-    def _validate_method(self, proposal):
-        return check_method(proposal["value"])
-
-    @traitlets.validate("seed")
-    def _validate_seed(self, proposal):
-        return check_seed(proposal["value"])
 
     def __repr__(self) -> str:
         size = f"{len(self.world)}×{len(self.world[0])}"
