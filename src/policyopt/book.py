@@ -61,13 +61,14 @@ def use_style() -> None:
 
 
 SECTION = re.compile(r"^\s*(Args|Attributes|Raises|Returns|Yields):$")
+WIDTH = 76  # characters of a line that fit on a page beside its contents
 
 
 def shorten_docstrings(code: str) -> str:
     """Python source in which each docstring ends before its first section: what is left out is in the API
-    reference. Formulas lose the role that marks them for Sphinx.
+    reference. Its marks for Sphinx are taken out, and its paragraphs filled anew to the width of a page.
     """
-    lines = code.replace(":math:`", "`").splitlines()
+    lines = code.splitlines()
     kinds = ast.Module | ast.FunctionDef | ast.ClassDef
     documented = [node for node in ast.walk(ast.parse(code)) if isinstance(node, kinds)]
     for node in sorted(documented, key=lambda node: -getattr(node, "lineno", 0)):  # the last first
@@ -75,12 +76,29 @@ def shorten_docstrings(code: str) -> str:
             continue
         text = node.body[0]
         first, last = text.lineno - 1, text.end_lineno - 1  # of the docstring, which may be one line
-        cut = next((i for i in range(first, last) if SECTION.match(lines[i])), last)
-        if cut < last:
-            while not lines[cut - 1].strip():
-                cut -= 1
-            lines[cut:last] = [" " * text.col_offset + "…"]
+        cut = next((i for i in range(first, last) if SECTION.match(lines[i])), None)
+        shown = "\n".join(lines[first : last + 1 if cut is None else cut]).rstrip()
+        shown = shown.replace(":math:`", "`").replace("``", "`")
+        indent = " " * text.col_offset
+        shown = "\n\n".join(_fill(paragraph, indent) for paragraph in shown.split("\n\n"))
+        if cut is not None:
+            shown += f'\n{indent}…\n{indent}"""'
+        lines[first : last + 1] = shown.split("\n")
     return "\n".join(lines)
+
+
+def _fill(paragraph: str, indent: str) -> str:
+    """The paragraph with lines that are short enough; one that is no running text stays as it is."""
+    lines = paragraph.splitlines()
+    long = any(len(line) > WIDTH for line in lines)
+    if not long or any(line.startswith((indent + " ", indent + "-")) for line in lines[1:]):
+        return paragraph
+    end = f'\n{indent}"""' if lines[-1].strip() == '"""' else ""
+    running = " ".join(line.strip() for line in (lines[:-1] if end else lines))
+    return textwrap.fill(running, WIDTH, initial_indent=indent, subsequent_indent=indent, **UNBROKEN) + end
+
+
+UNBROKEN = {"break_on_hyphens": False, "break_long_words": False}
 
 
 class Source:
@@ -105,19 +123,17 @@ class Source:
         lines = highlight(repr(self), PythonLexer(), HtmlFormatter(nowrap=True)).rstrip("\n").split("\n")
         body = "\n".join(map(_hanging, lines))
         return (
-            f'<div class="highlight-python notranslate"><div class="highlight"><pre tabindex="0" '
-            f'style="white-space: pre-wrap; overflow-wrap: anywhere" '
+            f'<div class="highlight-python notranslate"><div class="highlight">'
+            f'<pre class="policyopt-source" tabindex="0" '
             f'aria-label="Source of {html.escape(self.name)}">{body}</pre></div></div>'
         )
 
 
 def _hanging(line: str) -> str:
-    """A line that is continued, where it is too long for the screen, further in than it began."""
-    text = re.sub(r"<[^>]*>", "", line)
+    """A line that a page continues, where it is too long, further in than it began."""
+    text = html.unescape(re.sub(r"<[^>]*>", "", line))
     indent = len(text) - len(text.lstrip()) + 6
-    box = "display: inline-block; box-sizing: border-box; width: 100%"
-    style = f"{box}; padding-left: {indent}ch; text-indent: -{indent}ch"
-    return f'<span style="{style}">{line}</span>' if text.strip() else line
+    return f'<span style="--in: {indent}ch">{line}</span>' if text.strip() else line
 
 
 def show_source(*items: Any) -> Source:
@@ -156,7 +172,7 @@ class ShownClaim:
         figures = "".join(f"<li>{html.escape(figure)}</li>" for figure in self.figures)
         return (
             f'<div class="policyopt-claim" data-verdict="{verdict.split(":")[0].replace(" ", "-")}">'
-            f"<p><strong>The claim.</strong> {claim}</p><p><strong>The verdict.</strong> {verdict}</p>"
+            f"<p><strong>The claim.</strong> {claim}</p><p><strong>The verdict.</strong> <b>{verdict}</b></p>"
             + (f"<ul>{figures}</ul>" if figures else "")
             + (f"<p><strong>The rule.</strong> {rule}</p>" if rule else "")
             + "</div>"

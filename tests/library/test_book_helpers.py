@@ -1,3 +1,4 @@
+import ast
 import html
 import io
 import re
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from policyopt.algorithms import ppo
+from policyopt.algorithms import ppo, reinforce
 from policyopt.book import COLORS, animation, episode_frames, show_claim, show_source, use_style
 from policyopt.envs import GridWorld
 from policyopt.evaluation import RandomAgent
@@ -86,9 +87,25 @@ def test_show_source_leaves_out_the_sections_of_docstrings():
     assert ":math:" not in repr(show_source(gae))
 
 
+def test_show_source_fills_long_paragraphs_anew():
+    for item in (gae, clipped_surrogate, reinforce.reinforce_batch, ppo):
+        shown, whole = repr(show_source(item)), show_source(item).code
+        before, after = (
+            ast.get_docstring(ast.parse(text).body[0] if item is not ppo else ast.parse(text))
+            for text in (whole, shown)
+        )
+        kept = after.removesuffix("…").split()
+        marks = before.replace(":math:", "").replace("``", "`").split()
+        assert kept == marks[: len(kept)]
+        docstring = shown.split('"""')[1]
+        assert max(map(len, docstring.splitlines())) <= 80
+
+
 def test_show_source_html_wraps_long_lines_and_loses_none():
     page = show_source(documented)._repr_html_()
-    assert "white-space: pre-wrap" in page
+    assert page.count('style="--in: ') == sum(
+        bool(line.strip()) for line in repr(show_source(documented)).splitlines()
+    )
     text = html.unescape(re.sub(r"<[^>]*>", "", page))
     assert text == repr(show_source(documented))
 

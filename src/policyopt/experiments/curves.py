@@ -94,4 +94,6 @@ def plot_curves(
         ax.fill_between(rows[x], rows.low, rows.high, color=drawn.get_color(), alpha=0.2, linewidth=0)
     ax.set_xlabel({"step": "environment steps"}.get(x, x))
     ax.set_ylabel("episode return")
+    if x == "step":
+        ax.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1000:g}k" if steps else "0")
     return ax

@@ -119,6 +119,9 @@ def describe_times(times: dict[tuple[str, str], TimeToThreshold], unit: str, whe
     """For each run the mean time up to the horizon and how many got there at all; and the horizon."""
     figures = []
     for (_, label), found in times.items():
+        if found.reached.point == 0:
+            figures.append(Figure(f"{label}{where}, reached by no seed within", found.horizon, unit))
+            continue
         name = f"{label}{where}, mean, reached by {found.reached.point:.0%} of the seeds"
         figures.append(Figure(name, found.restricted_mean, unit))
     horizon = next(iter(times.values())).horizon
