@@ -91,7 +91,7 @@ const DRIVERS = {
 const NOTES = {
   you:
     "CartPole has no “do nothing”: your last push is repeated until you push the other way. You begin in " +
-    "slow motion: at real time a wrong push fells the pole in a fifth of a second. On a keyboard, " +
+    "slow motion: at real time pushing the wrong way fells the pole in a fifth of a second. On a keyboard, " +
     "Space plays the same start again and N a new one.",
   random: "Each step, left or right by the toss of a coin, whatever the state.",
   ppo:
