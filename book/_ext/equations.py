@@ -38,6 +38,11 @@ def implementations(package: Path = PACKAGE) -> dict[str, tuple[str, ...]]:
     return {label: tuple(names) for label, names in found.items()}
 
 
+def computed_by(label: str | None) -> list[str]:
+    """Of those the ones that compute it; a checker only names what an exercise is about."""
+    return [name for name in implementations().get(label, ()) if ".exercises." not in name]
+
+
 def labels(text: str) -> list[str]:
     """The equations that the source of a page, Markdown or a notebook, gives a label to."""
     return re.findall(r"(?:\$\$ *\(|:label: )(eq-[\w-]+)", text)
@@ -72,7 +77,7 @@ def link_docstring(app, what, name, obj, options, lines) -> None:
 def link_equations(app, doctree) -> None:
     """Below each equation to the code that names it."""
     for block in list(doctree.findall(nodes.math_block)):
-        names = [name for name in implementations().get(block.get("label"), ()) if ".exercises." not in name]
+        names = computed_by(block.get("label"))
         if not names:
             continue
         line = nodes.paragraph("", "In code: ", classes=["in-code"])

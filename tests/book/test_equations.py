@@ -68,7 +68,7 @@ def test_an_equation_is_computed_or_referred_to(equations, labelled, texts):
 def test_a_chapter_shows_the_code_of_its_equations(equations, labelled):
     """Of each equation that the library computes, its chapter shows a function that names it."""
     for label, page in labelled.items():
-        names = [name for name in equations.implementations().get(label, ()) if ".exercises." not in name]
+        names = equations.computed_by(label)
         if not names:
             continue
         shown = shown_sources(page)
@@ -93,7 +93,7 @@ def test_links_lead_from_the_equation_to_the_code_and_back(book, equations, labe
     reference = book.soup("book/appendix/api.html")
     targets = {link["href"] for link in reference.find_all("a", href=True)}
     for label, page in labelled.items():
-        names = [name for name in equations.implementations().get(label, ()) if ".exercises." not in name]
+        names = equations.computed_by(label)
         links = {link["href"] for link in book.soup(f"{page}.html").select("p.in-code a")}
         for name in names:
             assert any(link.endswith(f"appendix/api.html#{name}") for link in links), (
