@@ -17,7 +17,7 @@ def check_returns(returns: Callable) -> Check:
     Args:
         returns: takes a list of T numbers and γ, gives T numbers.
     """
-    return check(returns, _returns, _draw, RETURN_MISTAKES)
+    return check(returns, terminated_returns, _draw, RETURN_MISTAKES)
 
 
 def check_cut_returns(returns: Callable) -> Check:
@@ -34,7 +34,8 @@ def _draw(rng: np.random.Generator) -> tuple[list[float], float]:
     return rng.normal(size=rng.integers(3, 8)).round(2).tolist(), float(rng.uniform(0.5, 0.95))
 
 
-def _returns(rewards: Sequence[float], gamma: float) -> list[float]:
+def terminated_returns(rewards: Sequence[float], gamma: float) -> list[float]:
+    """The return from each step of an episode that terminated."""
     return _cut_returns(rewards, gamma, cut=False, estimate=0.0)
 
 
@@ -70,7 +71,7 @@ def _draw_cut(rng: np.random.Generator) -> tuple[list[float], float, bool, float
 
 
 def _cut_returns(rewards: Sequence[float], gamma: float, cut: bool, estimate: float) -> list[float]:
-    column = torch.tensor(rewards, dtype=torch.float64)[:, None]  # [T, 1]
+    column = torch.tensor(list(rewards), dtype=torch.float64)[:, None]  # [T, 1]
     end = torch.zeros_like(column, dtype=torch.bool)
     end[-1] = True
     never = torch.zeros_like(end)

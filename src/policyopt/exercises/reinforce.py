@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from policyopt.exercises.agent_environment import terminated_returns
 from policyopt.exercises.base import Check, Mistakes, check
 
 __all__ = ["check_reinforce_loss", "check_reward_to_go", "check_softmax_score"]
@@ -16,11 +17,7 @@ __all__ = ["check_reinforce_loss", "check_reward_to_go", "check_softmax_score"]
 
 
 def _reward_to_go(rewards: np.ndarray, gamma: float) -> np.ndarray:
-    total, collected = 0.0, []
-    for reward in rewards[::-1]:
-        total = reward + gamma * total
-        collected.append(total)
-    return np.array(collected[::-1])
+    return np.array(terminated_returns(rewards, gamma))
 
 
 def _weights(rewards: np.ndarray, gamma: float) -> np.ndarray:
