@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["learning_curves", "plot_curves"]
+__all__ = ["label_steps", "learning_curves", "plot_curves"]
 
 
 def learning_curves(
@@ -95,5 +95,10 @@ def plot_curves(
     ax.set_xlabel({"step": "environment steps"}.get(x, x))
     ax.set_ylabel("episode return")
     if x == "step":
-        ax.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1000:g}k" if steps else "0")
+        label_steps(ax)
     return ax
+
+
+def label_steps(ax: Axes) -> None:
+    """Write the steps along an axis in thousands: 0, 10k, 20k."""
+    ax.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1000:g}k" if steps else "0")
