@@ -244,6 +244,28 @@ def test_gae_explorer_adds_up_on_its_chapters_page(open_page):
     assert state["advantages"] == pytest.approx(expected)
 
 
+def test_an_exercises_solution_has_the_numbers_of_its_figure(open_page):
+    """It asks for what the GAE explorer shows, so no cell prints them."""
+    page = open_page("book/policy_gradients/actor_critic.html")
+    figure = page.locator('.policyopt-widget[data-widget="gae_explorer"]').first
+    figure.evaluate("one => { one.policyopt.show('many'); one.policyopt.critic('badly off'); }")
+
+    def shown(name, **settings):
+        figure.evaluate("(one, settings) => one.policyopt.set(settings)", settings)
+        return float(figure.get_by_role("row").filter(has_text=name).locator("td").inner_text())
+
+    bests = []
+    numbers = {"variance at this λ": [], "bias² at this λ": []}
+    for gamma in (0.95, 0.5):
+        for name, gae_lambda in (("variance at this λ", 1), ("bias² at this λ", 0)):
+            numbers[name].append(shown(name, gamma=gamma, **{"lambda": gae_lambda}))
+        bests.append(figure.evaluate("one => one.policyopt.state().best"))
+    solution = page.locator("#ex-actor-critic-figure ~ details").first.text_content()
+    for start, end in numbers.values():
+        assert f"from {start:.3f} to {end:.3f}" in solution
+    assert f"from {bests[0]:.2f} to {bests[1]:.2f}" in solution
+
+
 def test_a_notebooks_page_offers_binder_its_source_and_a_download(open_page):
     page = open_page("book/rl_basics/agent_environment.html")
     links = page.locator(".article-header-buttons a").evaluate_all("links => links.map(link => link.href)")
