@@ -95,10 +95,8 @@ def _fill(paragraph: str, indent: str) -> str:
         return paragraph
     end = f'\n{indent}"""' if lines[-1].strip() == '"""' else ""
     running = " ".join(line.strip() for line in (lines[:-1] if end else lines))
-    return textwrap.fill(running, WIDTH, initial_indent=indent, subsequent_indent=indent, **UNBROKEN) + end
-
-
-UNBROKEN = {"break_on_hyphens": False, "break_long_words": False}
+    whole = {"break_on_hyphens": False, "break_long_words": False}
+    return textwrap.fill(running, WIDTH, initial_indent=indent, subsequent_indent=indent, **whole) + end
 
 
 class Source:

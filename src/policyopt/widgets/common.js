@@ -2,7 +2,7 @@
 // source (policyopt.widgets.base.figure_module), so that one file is all a page or a notebook needs.
 
 // Okabe and Ito's palette, as in the printed figures; the blue is lightened on dark pages.
-export const THEME = `
+const THEME = `
 :host {
   --blue: #0072b2; --orange: #e69f00; --vermilion: #d55e00; --green: #009e73; --purple: #cc79a7; --sky: #56b4e9;
   --grey: #767676;
@@ -175,7 +175,7 @@ export function ticker({ running, rate, step, show }) {
 }
 
 /** Marks the host light or dark as the page is: Sphinx themes, JupyterLab, else the system. */
-export function followTheme(host) {
+function followTheme(host) {
   const system = matchMedia("(prefers-color-scheme: dark)");
   const apply = () => {
     const sphinx = document.documentElement.dataset.theme;
