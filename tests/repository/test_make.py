@@ -33,6 +33,7 @@ def course(tmp_path):
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copy(ROOT / "tools" / "environment", folder / "tools")
     (folder / "requirements.txt").write_text("torch==1\n")
+    (folder / "requirements-model.txt").write_text("model==1\n")
     (folder / "pyproject.toml").write_text("[project]\n")
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -111,18 +112,19 @@ def test_the_first_run_installs_and_the_second_does_nothing(course):
     assert done.returncode == 0, done.stderr
     assert len(venvs) == 1
     assert "--requirement requirements.txt" in installs[0]
-    assert installs[1].endswith("--no-deps --no-build-isolation --editable .")
+    assert "--no-deps --requirement requirements-model.txt" in installs[1]
+    assert installs[2].endswith("--no-deps --no-build-isolation --editable .")
     done, installs, venvs = make(course)
     assert (done.returncode, done.stdout, installs, venvs) == (0, "", [], [])
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "pyproject.toml"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-model.txt", "pyproject.toml"])
 def test_a_changed_file_installs_into_the_same_venv(course, name):
     fake_python(course)
     make(course)
     (course / name).write_text("# changed\n")
     _, installs, venvs = make(course)
-    assert len(installs) == 2
+    assert len(installs) == 3
     assert venvs == []
 
 
@@ -140,7 +142,7 @@ def test_another_python_makes_another_venv(course, change):
     fake_python(course, **change)
     _, installs, venvs = make(course)
     assert venvs == ["-m venv --clear .venv"]
-    assert len(installs) == 2
+    assert len(installs) == 3
 
 
 def test_a_failed_install_is_said_and_mended_by_the_next_run(course):
@@ -152,7 +154,7 @@ def test_a_failed_install_is_said_and_mended_by_the_next_run(course):
     done, installs, venvs = make(course)
     assert done.returncode == 0
     assert venvs == ["-m venv --clear .venv"]
-    assert len(installs) == 2
+    assert len(installs) == 3
 
 
 def test_a_half_made_venv_is_made_anew(course):
@@ -201,13 +203,13 @@ def test_notebooks_are_compared_strictly():
 # -- requirements.txt --------------------------------------------------------------------------
 
 
-def requirement_lines():
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def requirement_lines(name="requirements.txt"):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def test_every_requirement_is_an_exact_version():
-    for line in requirement_lines():
+    for line in [*requirement_lines(), *requirement_lines("requirements-model.txt")]:
         name, version = line.split("==")
         assert name
         assert version.replace(".", "").replace("post", "").isalnum(), line
@@ -241,6 +243,6 @@ def test_the_environment_is_the_one_the_requirements_ask_for():
         pytest.skip("not running from the environment that make builds")
     from importlib.metadata import version
 
-    for line in requirement_lines():
+    for line in [*requirement_lines(), *requirement_lines("requirements-model.txt")]:
         name, wanted = line.split("==")
         assert version(name.partition("[")[0]).partition("+")[0] == wanted, name
