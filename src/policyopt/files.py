@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
-import io
 import os
 import pickle
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import gymnasium as gym
 import torch
@@ -50,8 +50,12 @@ def check_writable(path: str | os.PathLike) -> Path:
     return path
 
 
-def write_whole(path: str | os.PathLike, data: bytes) -> Path:
+def write_whole(path: str | os.PathLike, data: bytes | Callable[[BinaryIO], None]) -> Path:
     """Write a file, which afterwards is either complete or as it was before.
+
+    Args:
+        path: the file.
+        data: what it is to hold, or a function that writes it into the open file it is given.
 
     Raises:
         OSError: the folder is missing, is no folder, is full or cannot be written to.
@@ -63,7 +67,7 @@ def write_whole(path: str | os.PathLike, data: bytes) -> Path:
         with os.fdopen(handle, "wb") as file:
             os.umask(umask := os.umask(0))
             os.chmod(temporary, 0o666 & ~umask)  # mkstemp's are private; this is to be a file like any other
-            file.write(data)
+            data(file) if callable(data) else file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -82,9 +86,17 @@ def save_file(path: str | os.PathLike, content: dict) -> Path:
     Raises:
         OSError: the folder is missing, is no folder, is full or cannot be written to.
     """
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, buffer)
-    return write_whole(path, buffer.getvalue())
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
+
+    def write(file: BinaryIO) -> None:  # straight into the file: a checkpoint can be half of the memory
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's own, about its file, hides why it could not be written
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+    return write_whole(path, write)
 
 
 def load_file(path: str | os.PathLike, kind: str) -> dict:

@@ -56,6 +56,8 @@ END = (float, 0, INF, "optional")
 # What a setting may be, by its name: a name means the same in every algorithm.
 
 SETTINGS: dict[str, tuple] = {
+    "adam_beta2": (*SHARE, "open"),
+    "batch_size": COUNT,
     "cg_damping": NOT_NEGATIVE,
     "cg_steps": COUNT,
     "clip": POSITIVE,
@@ -67,6 +69,8 @@ SETTINGS: dict[str, tuple] = {
     "epsilon": SHARE,
     "epsilon_end": (*SHARE, "optional"),
     "epsilon_fraction": (*SHARE, "open"),
+    "evaluate_every": (*COUNT, "optional"),
+    "evaluate_problems": COUNT,
     "gae_lambda": SHARE,
     "gamma": SHARE,
     "group_size": (int, 2, INF),
@@ -84,22 +88,30 @@ SETTINGS: dict[str, tuple] = {
     "max_grad_norm": POSITIVE,
     "max_kl": POSITIVE,
     "mean_decay": SHARE,
+    "micro_batch_size": (*COUNT, "optional"),
     "minibatch_size": COUNT,
     "n_steps": COUNT,
     "normalize_advantages": (bool,),
     "num_envs": COUNT,
     "num_episodes": COUNT,
     "num_groups": COUNT,
+    "num_prompts": COUNT,
     "num_workers": COUNT,
     "reference_every": (*COUNT, "optional"),
     "reward_to_go": (bool,),
     "rms_decay": SHARE,
     "rms_epsilon": POSITIVE,
+    "steps": COUNT,
     "target_kl": (*POSITIVE, "optional"),
+    "temperature": POSITIVE,
     "total_steps": COUNT,
+    "updates": COUNT,
+    "value_clip": (*POSITIVE, "optional"),
     "value_coef": NOT_NEGATIVE,
     "value_epochs": COUNT,
     "value_learning_rate": POSITIVE,
+    "warmup": (int, 0, INF),
+    "weight_decay": NOT_NEGATIVE,
 }
 
 

@@ -14,6 +14,7 @@ from policyopt.networks import ActorCritic
 from policyopt.rollout import Batch
 
 __all__ = [
+    "apply_gradients",
     "fit_values",
     "flatten_parameters",
     "gradient_step",
@@ -25,6 +26,7 @@ __all__ = [
     "single_thread",
     "updates",
     "updates_within",
+    "zero_gradients",
 ]
 
 
@@ -44,11 +46,22 @@ def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm:
     Raises:
         FloatingPointError: the gradient is not finite; the parameters are left as they were.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter in parameters:
-        if parameter.grad is not None:  # kept and zeroed: gradients of flattened parameters are views
-            parameter.grad.zero_()
+    zero_gradients(optimizer)
     loss.backward()
+    return apply_gradients(optimizer, loss, max_grad_norm)
+
+
+def zero_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Forget the gradients of the step before; they stay where they are, for some are views of others."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+
+def apply_gradients(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> Tensor:
+    """The second half of ``gradient_step``, once the gradients of ``loss`` are there."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
@@ -141,15 +154,21 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def updates(total: int, history: History, checkpoint: "Checkpoint", progress: bool = False) -> Iterator[int]:
+def updates(
+    total: int,
+    history: History,
+    checkpoint: "Checkpoint",
+    progress: bool = False,
+    shown: str = "episode_return",
+) -> Iterator[int]:
     """The numbers 0 … total − 1 of a run's updates, with checkpoints and a progress bar when asked for.
 
     With a checkpoint the numbers start where its file left off, and the file is written after every
-    ``checkpoint.every`` updates and after the last. The bar shows the newest ``episode_return`` of
+    ``checkpoint.every`` updates and after the last. The bar shows the newest value of the column ``shown`` of
     ``history``.
     """
     start = checkpoint.restore()
-    with progress_bar(progress, total, start, "update", history) as advance_to:
+    with progress_bar(progress, total, start, "update", history, shown) as advance_to:
         for update in range(start, total):
             yield update
             checkpoint.after(update + 1, last=update + 1 == total)
@@ -174,12 +193,13 @@ def updates_within(
 
 @contextlib.contextmanager
 def progress_bar(
-    show: bool, total: int, start: int, unit: str, history: History
+    show: bool, total: int, start: int, unit: str, history: History, shown: str = "episode_return"
 ) -> Iterator[Callable[[int], None]]:
     """A bar on the terminal or in the notebook, or nothing; gives the function that moves it to a number.
 
-    It shows the newest ``episode_return`` of ``history``.
+    It shows the newest value of the column ``shown`` of ``history``.
     """
+    label = shown.removeprefix("episode_").replace("_", " ")
     if not show:
         yield lambda done: None
         return
@@ -188,7 +208,8 @@ def progress_bar(
     with tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True) as bar:
 
         def advance_to(done: int) -> None:
-            bar.set_postfix_str(f"return {history.last.get('episode_return', math.nan):.1f}", refresh=False)
+            value = history.last.get(shown, math.nan)
+            bar.set_postfix_str(f"{label} {value:.3g}", refresh=False)
             bar.update(done - bar.n)
 
         yield advance_to

@@ -67,6 +67,20 @@ def test_a_saved_file_is_readable_like_any_other(tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
 
 
+def test_a_function_may_write_the_file_itself(tmp_path):
+    file = write_whole(tmp_path / "x", lambda open_file: open_file.write(b"123"))
+    assert file.read_bytes() == b"123"
+
+    def half(open_file):
+        open_file.write(b"45")
+        raise ValueError("something else went wrong")
+
+    with pytest.raises(ValueError, match="something else"):
+        write_whole(file, half)
+    assert file.read_bytes() == b"123"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def damaged_files(agent, folder):
     good = save_agent(folder / "good.pt", agent).read_bytes()
     foreign = folder / "foreign.pt"
@@ -146,16 +160,18 @@ def test_a_write_that_fails_leaves_the_old_file(agent, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["agent.pt"]
 
 
-def test_a_file_larger_than_allowed_leaves_nothing(agent, tmp_path):
-    """A real failure, not a simulated one: the process may not write more than 1,000 bytes."""
+@pytest.mark.parametrize("limit", [1_000, 1_000_000])  # at once, and after some of the tensors
+def test_a_file_larger_than_allowed_leaves_nothing(limit, tmp_path):
+    """A real failure, not a simulated one: the process may not write more than so many bytes."""
+    content = {"tensors": [torch.zeros(100_000) for _ in range(5)]}
     pid = os.fork()
     if pid == 0:
         import signal
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         try:
-            save_agent(tmp_path / "agent.pt", agent)
+            save_file(tmp_path / "file.pt", content)
         except OSError as error:
             os._exit(0 if "cannot write" in str(error) else 2)
         os._exit(3)
