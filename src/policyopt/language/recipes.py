@@ -1,0 +1,95 @@
+"""How the small transformer comes to its tasks: settings that were found to work, in one place.
+
+A recipe has two stages. Supervised fine-tuning on demonstrations of which half are wrong teaches the form of
+an answer, and the right answer half of the time at best; GRPO, which sees rewards and no answers, does the
+rest. Chapters, studies and ``make bench`` take the stages from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from policyopt.language import sft
+from policyopt.language.grpo import GRPOConfig
+from policyopt.language.model import Transformer, TransformerConfig
+from policyopt.language.sft import SFTConfig
+from policyopt.language.tasks import Addition, Brackets, SortDigits, Task
+from policyopt.language.tokenizer import CharTokenizer
+
+__all__ = [
+    "ADDITION_GRPO",
+    "ADDITION_SFT",
+    "BRACKETS_GRPO",
+    "BRACKETS_SFT",
+    "RECIPES",
+    "SORT_DIGITS_GRPO",
+    "SORT_DIGITS_SFT",
+    "Recipe",
+    "addition_model",
+    "make_recipe",
+    "start",
+]
+
+ADDITION_SFT = SFTConfig(updates=1600, batch_size=64, learning_rate=3e-3)
+ADDITION_GRPO = GRPOConfig(updates=150, learning_rate=1e-3, learning_rate_end=0.0, warmup=5)
+
+SORT_DIGITS_SFT = SFTConfig(updates=800, batch_size=64, learning_rate=3e-3)
+SORT_DIGITS_GRPO = GRPOConfig(updates=100, learning_rate=1e-3, learning_rate_end=0.0, warmup=5)
+
+BRACKETS_SFT = SFTConfig(updates=400, batch_size=64, learning_rate=3e-3)
+BRACKETS_GRPO = GRPOConfig(updates=60, learning_rate=1e-3, learning_rate_end=0.0, warmup=5)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A task, a model, and how the model learns the task."""
+
+    task: Callable[[], Task]  # makes it; the problems held out are the same for every seed
+    sft: SFTConfig
+    grpo: GRPOConfig
+    model: TransformerConfig = field(default_factory=TransformerConfig)
+    demonstrations: int = 50_000
+    wrong: float = 0.5  # the share of them whose answer is wrong
+
+
+RECIPES: dict[str, Recipe] = {
+    "addition": Recipe(Addition, ADDITION_SFT, ADDITION_GRPO),
+    "sort_digits": Recipe(SortDigits, SORT_DIGITS_SFT, SORT_DIGITS_GRPO),
+    "brackets": Recipe(Brackets, BRACKETS_SFT, BRACKETS_GRPO),
+}
+
+
+def make_recipe(name: str) -> Recipe:
+    """The recipe of a task, by the task's name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def start(recipe: str | Recipe, seed: int = 0, *, progress: bool = False) -> tuple[Transformer, Task]:
+    """A model after supervised fine-tuning, ready for GRPO, and its task.
+
+    Args:
+        recipe: its name in ``RECIPES``, or a recipe of one's own.
+        seed: of the first weights, the demonstrations and their order.
+        progress: show a bar.
+
+    Raises:
+        ValueError: there is no recipe of this name.
+    """
+    recipe = make_recipe(recipe) if isinstance(recipe, str) else recipe
+    task = recipe.task()
+    model = Transformer(CharTokenizer(task.characters), recipe.model, seed)
+    demonstrations = task.demonstrations(recipe.demonstrations, recipe.wrong, seed)
+    sft.train(model, demonstrations, recipe.sft, seed, progress=progress)
+    return model, task
+
+
+def addition_model(seed: int = 0, *, progress: bool = False) -> tuple[Transformer, Task]:
+    """``start("addition")``: two-digit addition after supervised fine-tuning on half-wrong sums."""
+    return start("addition", seed, progress=progress)
