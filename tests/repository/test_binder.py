@@ -45,7 +45,7 @@ def imported_by(notebook: Path) -> set[str]:
 
 
 def test_everything_the_package_its_studies_and_the_notebooks_need_is_there():
-    """Extras that no notebook imports, the pretrained models' among them, would only make the image larger."""
+    """Extras that no notebook imports, such as pretrained models, would only make the image larger."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["experiments"]]
     names = {name for notebook in NOTEBOOKS for name in imported_by(notebook)}
