@@ -13,10 +13,11 @@ ROOT = Path(__file__).parents[2]
 
 # Their chapters are still to be written: GRPO, PPO, the comparisons, and how experiments are judged.
 AWAITED = {
-    "eq-adaptive-kl", "eq-bootstrap-interval", "eq-conjugate-gradient", "eq-fisher-vector-product",
-    "eq-group-advantage", "eq-grpo", "eq-iqm", "eq-kaplan-meier", "eq-kl-k1", "eq-kl-k2", "eq-kl-k3",
-    "eq-line-search", "eq-performance-profile", "eq-ppo-penalty", "eq-probability-of-improvement",
-    "eq-restricted-mean", "eq-shared-rmsprop", "eq-trpo",
+    "eq-adaptive-kl", "eq-bootstrap-interval", "eq-bradley-terry-loss", "eq-clipped-value-loss",
+    "eq-conjugate-gradient", "eq-fisher-vector-product", "eq-group-advantage", "eq-grpo", "eq-grpo-tokens",
+    "eq-iqm", "eq-kaplan-meier", "eq-kl-k1", "eq-kl-k2", "eq-kl-k3", "eq-line-search",
+    "eq-performance-profile", "eq-ppo-penalty", "eq-ppo-tokens", "eq-probability-of-improvement",
+    "eq-restricted-mean", "eq-shared-rmsprop", "eq-token-rewards", "eq-trpo",
 }  # fmt: skip
 
 
