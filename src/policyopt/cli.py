@@ -1,4 +1,4 @@
-"""The command ``policyopt``: train an agent or a language model, watch, run a study, look up claims and costs.
+"""The command ``policyopt``: train an agent or a language model, watch, run a study, look up claims, costs.
 
 The flags are made from the configuration dataclasses, so a new setting needs no line here.
 """
@@ -409,7 +409,7 @@ def main(args: list[str] | None = None) -> None:
         else:
             commands = {
                 "train": _described("Train an agent: policyopt train ALGORITHM --env ENVIRONMENT"),
-                "train-language": _described("Train a language model: policyopt train-language --model MODEL"),
+                "train-language": _described("Train a language model: policyopt train-language --model M"),
                 "watch": watch,
                 "study": _described(f"Run a study: policyopt study {'|'.join(STUDY_COMMANDS)} NAME"),
                 "claims": claims,

@@ -33,6 +33,8 @@ FORMAT = "policyopt"
 
 FORMAT_VERSION = 1
 
+FREE = {"config.micro_batch_size"}  # how a step is computed, not which: a run may go on with another
+
 
 def check_writable(path: str | os.PathLike) -> Path:
     """The path, if a file can be written there; asked before long work, not after it.
@@ -163,7 +165,7 @@ class Checkpoint:
         path: the file. If it exists, the run it holds is resumed. With None nothing is read or written.
         every: how many updates lie between two writes.
         run: what the run is (algorithm, environment, configuration, seed), plain values. A file of another
-            run is refused.
+            run is refused; only ``micro_batch_size`` may differ, so that a run can go on with less memory.
         parts: everything with ``state_dict`` and ``load_state_dict`` that changes during the run.
 
     Raises:
@@ -185,7 +187,7 @@ class Checkpoint:
             return 0
         content = load_file(self.path, "checkpoint")
         for key, wanted in self.run.items():
-            if content["run"].get(key) != wanted:
+            if key not in FREE and content["run"].get(key) != wanted:
                 raise ValueError(
                     f"{self.path} belongs to another run: its {key} is {content['run'].get(key)!r}, "
                     f"this run's is {wanted!r}; choose another file or delete it"

@@ -47,6 +47,12 @@ class Last(Task):
         return float(output[:1] == problem.answer)
 
 
+class Nothing(Last):
+    """Leaves no room for an answer."""
+
+    max_new_tokens = 0
+
+
 TASK = Last(held_out=9)
 TINY = GRPOConfig(
     updates=4, num_prompts=4, group_size=4, minibatch_size=2, learning_rate=3e-3, evaluate_every=2
@@ -736,6 +742,11 @@ def never(problems, outputs):
     ("changes", "message"),
     [
         (dict(variant="ppo"), "there is no variant 'ppo'; there are grpo, dr_grpo, dapo, rloo, gspo"),
+        (dict(variant=per_token_mean), "there is no variant <function per_token_mean"),
+        (dict(task="last"), r"task is 'last'; it must be a Task, such as make_task\('addition'\)"),
+        (dict(reward="accuracy"), "reward is 'accuracy'; it must be a function that takes problems and outp"),
+        (dict(model=make_model().requires_grad_(False)), "there is nothing to train: no parameter"),
+        (dict(task=Nothing(held_out=9)), "the task's max_new_tokens is 0; it must be at least 1"),
         (dict(model=make_model(characters="abc")), "the vocabulary lacks '>', which 'abc>' needs"),
         (dict(model=make_model(context=5)), r"the prompt '...>' has 4 tokens; with 2 more .* context of 5"),
         (dict(seed=-1), "seed is -1; it must be a whole number"),
@@ -831,6 +842,33 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, changes, what):
     with pytest.raises(ValueError, match=f"belongs to another run: its {what}"):
         grpo.train(**arguments | {"model": make_model()} | changes)
     assert (tmp_path / "run.pt").read_bytes() == written
+
+
+def test_a_run_goes_on_with_smaller_parts(tmp_path):
+    """What the message says that stands where memory runs out."""
+    calls = itertools.count(1)
+
+    def power_cut(problems, outputs):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return TASK.rewards(problems, outputs)
+
+    options = dict(reward=power_cut, checkpoint=tmp_path / "run.pt", checkpoint_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        grpo.train(make_model(), TASK, TINY, **options)
+    parts = dataclasses.replace(TINY, micro_batch_size=1)
+    resumed = grpo.train(make_model(), TASK, parts, **options)
+    whole = grpo.train(make_model(), TASK, TINY)
+    assert resumed["reward"].tolist() == whole["reward"].tolist()
+    assert resumed["loss"].tolist() == pytest.approx(whole["loss"].tolist(), rel=1e-4, abs=1e-6)
+
+
+def test_the_model_itself_as_reference_is_copied():
+    model = make_model()
+    config = dataclasses.replace(TINY, kl_coef=0.5)
+    history = grpo.train(model, TASK, config, reference=model)
+    assert history.rows == grpo.train(make_model(), TASK, config).rows
+    assert history.last["reference_kl"] > 0
 
 
 @pytest.mark.parametrize(

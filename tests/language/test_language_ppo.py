@@ -450,6 +450,13 @@ def test_resumes_to_the_bit(tmp_path, own_value_model):
             assert all(torch.equal(state[name], resumed[part]["state"][i][name]) for name in state)
 
 
+def test_the_model_itself_as_reference_is_copied():
+    model, other = small_model(), small_model()
+    history = train(model, TASK, QUICK, reward=first_digit, reference=model)
+    assert history.rows == train(other, TASK, QUICK, reward=first_digit).rows
+    assert history.last["kl"] != 0
+
+
 def test_micro_batches_add_up():
     results = []
     for size in (None, 1, 3):
@@ -494,6 +501,15 @@ def test_wrong_input(tmp_path):
         train(small_model(), TASK, QUICK, checkpoint=path, value_model=ScalarModel(small_model(), scale=1.0))
     with pytest.raises(ValueError, match=r"another run: its config.clip is 0.2, this run's is 0.3"):
         train(small_model(), TASK, dataclasses.replace(QUICK, clip=0.3), checkpoint=path)
+    with pytest.raises(ValueError, match="another run: its reward is 'first_digit', this run's"):
+        train(small_model(), TASK, QUICK, checkpoint=path)
+    other = dict(reward=first_digit, reference=small_model(1))
+    with pytest.raises(ValueError, match="another run: its reference is"):
+        train(small_model(), TASK, QUICK, checkpoint=path, **other)
+    poor = Transformer(CharTokenizer("012345678+="), SMALL)  # found out from the task, not from a prompt
+    one = dataclasses.replace(QUICK, updates=1, num_prompts=1, minibatch_size=1)
+    with pytest.raises(ValueError, match="the vocabulary lacks '9', which '0123456789"):
+        train(poor, TASK, one)
     broken = ScalarModel(small_model())
     with torch.no_grad():
         broken.out.bias.fill_(NAN)

@@ -43,6 +43,8 @@ OUTPUTS = ["one", "two", "three"]
         [0, 0.5, 1],
         (0.0, 0.5, 1.0),
         np.array([0, 0.5, 1]),
+        np.array([1, 0.5, 0])[::-1],
+        np.frombuffer(np.array([0, 0.5, 1]).tobytes()),  # may not be written to
         torch.tensor([0, 0.5, 1], dtype=torch.double),
         torch.tensor([0, 0.5, 1], requires_grad=True),
         [torch.tensor(x, requires_grad=True) for x in (0.0, 0.5, 1.0)],
@@ -72,7 +74,7 @@ def test_rewards_in_any_form(rewards):
         ([[0], [1], [0]], r"shape \(3, 1\) for 3"),
         (torch.zeros(1, 3), r"shape \(1, 3\) for 3"),
         ([[0, 1], [1]], "gave list, not numbers"),
-        (None, "gave NoneType, not numbers"),
+        (None, r"gave NoneType, not numbers .* give a list of 3 numbers, one for each output"),
         ([0, None, 1], "gave list, not numbers"),
         (["0", "1", "1"], "gave list, not numbers"),
         ("101", "gave str, not numbers"),
@@ -219,6 +221,7 @@ def test_memory_that_runs_out_on_the_cpu():
     with pytest.raises(MemoryError, match=message) as error, memory_errors("testing"):
         torch.empty(2**60, dtype=torch.uint8)
     assert isinstance(error.value.__cause__, RuntimeError)
+    assert str(error.value).endswith("go on from its last one with more memory or a smaller micro_batch_size")
 
 
 @pytest.mark.parametrize(
@@ -229,6 +232,7 @@ def test_memory_that_runs_out_elsewhere(kind):
     with pytest.raises(MemoryError, match=message) as error, memory_errors("testing", "batch_size"):
         raise kind
     assert error.value.__cause__ is kind
+    assert str(error.value).endswith("go on from its last one with more memory")
 
 
 @pytest.mark.parametrize(

@@ -376,3 +376,15 @@ def test_the_reference_is_the_shortest():
 def test_bad_arguments_of_brackets(longest):
     with pytest.raises(ValueError, match=f"longest is {longest}; it must be a whole number ≥ 1"):
         Brackets(longest=longest)
+
+
+class Repeated(SortDigits):
+    """Draws problems that are not all different."""
+
+    def draw(self, rng, count):
+        return super().draw(rng, count - 2) + [Problem("1>", "1")] * 2
+
+
+def test_no_problem_can_be_both_trained_on_and_held_out():
+    with pytest.raises(ValueError, match="draw gave 1 of 20 problems again; all must be different"):
+        Repeated(shortest=3, num_problems=20, held_out=5)

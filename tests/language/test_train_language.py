@@ -288,7 +288,7 @@ def test_the_real_model_answers_as_in_the_stored_run_and_learns():
     assert (start, chat.tokenizer.convert_tokens_to_ids("<|im_end|>")) == (1, 2)
     assert ids.count(1) == 2 + 2 * 3 + 1  # system, three examples, question, beginning of the answer
     assert ids.count(2) == 1 + 2 * 3 + 1
-    assert ids[-2:] == [*chat.tokenizer.encode("assistant"), *newline]
+    assert ids[-4:] == [start, *chat.tokenizer.encode("assistant"), *newline]
     assert [chat.decode([token]) for token in chat.encode_output("31")[:-1]] == ["3", "1"]
     assert chat.decode(chat.encode_output("31")) == "31"
 

@@ -34,6 +34,7 @@ from policyopt.language.sampling import Samples, TokenScorer, join
 from policyopt.language.tasks import RewardFunction, Task
 from policyopt.language.training import (
     check_task,
+    choose_reward,
     draw_problems,
     evaluate_outputs,
     fingerprint,
@@ -278,14 +279,15 @@ def train(
         MemoryError: a batch does not fit.
     """
     name, recipe = (variant, VARIANTS.get(variant)) if isinstance(variant, str) else (str(variant), variant)
-    if recipe is None:
-        raise ValueError(f"there is no variant {variant!r}; there are {', '.join(VARIANTS)}")
-    accelerator, reward = check_accelerator(accelerator, config), reward or task.rewards
+    if not isinstance(recipe, Variant):
+        names = ", ".join(VARIANTS)
+        raise ValueError(f"there is no variant {variant!r}; there are {names}, or give a Variant of your own")
+    accelerator, reward = check_accelerator(accelerator, config), choose_reward(task, reward)
     limit = math.ceil(recipe.room * task.max_new_tokens)
     check_task(model, task, limit)
     if config.kl_coef == 0:
         reference = None
-    elif reference is None or config.reference_every is not None:
+    elif reference is None or reference is model or config.reference_every is not None:
         reference = copy.deepcopy(model if reference is None else reference).requires_grad_(False)
     optimizer, history = make_adamw(model.parameters(), config.learning_rate), History()
     parts = {"model": model, "optimizer": optimizer, "history": history}

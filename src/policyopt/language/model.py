@@ -147,12 +147,12 @@ class Transformer(nn.Module):
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
             self.norm = nn.RMSNorm(config.width)
             self.head = nn.Linear(config.width, len(tokenizer), bias=False)
-            for parameter in self.parameters():
-                if parameter.dim() > 1:
-                    nn.init.normal_(parameter, std=0.02)
-            for block in self.blocks:  # their sum keeps its scale: Radford et al. (2019), section 2.3
-                for layer in (block.from_heads, block.from_hidden):
-                    nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * config.layers))
+            nn.init.normal_(self.head.weight, std=0.02)  # at first all tokens are nearly as likely
+            for block in self.blocks:  # each layer keeps the scale of its input
+                for layer in (block.to_qkv, block.to_hidden):
+                    nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+                for layer in (block.from_heads, block.from_hidden):  # and their sum: Radford et al. (2019)
+                    nn.init.normal_(layer.weight, std=(2 * config.layers * layer.in_features) ** -0.5)
         size = config.width // config.heads
         speeds = 10_000 ** (-torch.arange(0, size, 2) / size)  # radians a position, [D/2H]
         angles = torch.arange(config.context)[:, None] * speeds  # [context, D/2H]

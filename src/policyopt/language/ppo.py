@@ -35,12 +35,15 @@ from policyopt.language.sampling import Samples, TokenScorer, read_states
 from policyopt.language.scalar_model import ScalarModel
 from policyopt.language.tasks import RewardFunction, Task
 from policyopt.language.training import (
+    check_task,
+    choose_reward,
     draw_problems,
     evaluate_outputs,
     fingerprint,
     held_out_reward,
     learn,
     make_adamw,
+    memory_errors,
     output_metrics,
     scheduled_rate,
     update_generator,
@@ -268,8 +271,8 @@ def train(
 
     Returns:
         A row for each update, with ``reward``, ``length``, ``kl`` (Σ_t log π_old/π_ref of an output, the
-        mean over outputs), ``explained_variance`` (of the returns, by the values before the update), ``policy_loss``,
-        ``value_loss``, ``clip_fraction``, … and ``held_out`` where it was measured.
+        mean over outputs), ``explained_variance`` (of the returns, by the values before the update),
+        ``policy_loss``, ``value_loss``, ``clip_fraction``, … and ``held_out`` where it was measured.
 
     Raises:
         ValueError: the model's vocabulary or context does not suit the task; the value model shares
@@ -278,15 +281,18 @@ def train(
         FloatingPointError: a gradient is not finite.
         MemoryError: a batch does not fit.
     """
-    accelerator, reward = check_accelerator(accelerator, config), reward or task.rewards
+    accelerator, reward = check_accelerator(accelerator, config), choose_reward(task, reward)
+    check_task(model, task, task.max_new_tokens)
     if value_model is None:
         value_model = ScalarModel(copy.deepcopy(model)).to(next(model.parameters()))
     if {*map(id, model.parameters())} & {*map(id, value_model.parameters())}:
         raise ValueError("the value model shares parameters with the policy; give it a copy of the body")
-    if reference is None and config.kl_coef > 0:
+    if reference is model or (reference is None and config.kl_coef > 0):
         reference = copy.deepcopy(model).requires_grad_(False)
     run = describe_run("language ppo", repr(task), config, seed)
     run |= {"model": fingerprint(model), "value_model": fingerprint(value_model)}
+    run |= {} if reference is None else {"reference": fingerprint(reference)}
+    run |= {"reward": getattr(reward, "__qualname__", type(reward).__name__)}
     networks, history = PolicyAndValue(model, value_model, config.temperature), History()
     optimizer = make_adamw(model.parameters(), config.learning_rate)
     value_optimizer = make_adamw(value_model.parameters(), config.value_learning_rate)
@@ -318,7 +324,7 @@ def train(
         rewards = evaluate_outputs(reward, problems, samples, model.tokenizer, accelerator)
         row = output_metrics(samples, rewards, model.tokenizer)
         size, reference_log_probs = config.micro_batch_size, samples.log_probs
-        with torch.no_grad():
+        with torch.no_grad(), memory_errors(f"reading the outputs of {size or len(samples)} prompts"):
             values = score_outputs(partial(token_values, value_model), samples, size, accelerator)
             if reference is not None:
                 scorer = TokenScorer(reference, config.temperature)

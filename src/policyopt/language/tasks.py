@@ -55,7 +55,8 @@ class Task(ABC):
         settings: everything the task was made with. ``repr`` shows it, and tells one run from another.
 
     Raises:
-        ValueError: nothing would be left to train on, or nothing held out; a number that is not whole.
+        ValueError: nothing would be left to train on, or nothing held out; a number that is not whole; a
+            problem was drawn twice.
     """
 
     name: str
@@ -68,6 +69,9 @@ class Task(ABC):
         _check_whole(1, held_out=held_out)
         self.settings = {**settings, "num_problems": num_problems, "held_out": held_out, "seed": seed}
         problems = self.draw(random.Random(check_seed(seed)), num_problems)
+        twice = len(problems) - len({problem.prompt for problem in problems})
+        if twice:  # one of them might be trained on and the other held out
+            raise ValueError(f"draw gave {twice} of {len(problems)} problems again; all must be different")
         if held_out >= len(problems):
             raise ValueError(
                 f"held_out is {held_out!r}; of {len(problems)} problems at least 1 and at most "

@@ -21,6 +21,7 @@ from policyopt.training import apply_gradients, linear_schedule, zero_gradients
 __all__ = [
     "check_rewards",
     "check_task",
+    "choose_reward",
     "draw_problems",
     "evaluate_outputs",
     "fingerprint",
@@ -48,12 +49,30 @@ def check_task(model: LanguageModel, task: Task, max_new_tokens: int) -> None:
 
     Raises:
         ValueError: its vocabulary lacks a character of the task, or its context is too short for the longest
-            prompts and ``max_new_tokens`` more.
+            prompts and ``max_new_tokens`` more, of which there must be one at least.
     """
+    if max_new_tokens < 1:
+        raise ValueError(f"the task's max_new_tokens is {task.max_new_tokens!r}; it must be at least 1")
     if task.characters:
         model.tokenizer.encode_output(task.characters)
     prompts = [problem.prompt for problem in (*task.train, *task.held_out)]
     encode_prompts(model, sorted(prompts, key=len)[-32:], max_new_tokens)
+
+
+def choose_reward(task: Task, reward: RewardFunction | None) -> RewardFunction:
+    """What judges outputs: ``reward``, or the task where that is None.
+
+    Raises:
+        ValueError: what was given is no task, or no function.
+    """
+    if not isinstance(task, Task):
+        raise ValueError(f"task is {task!r}; it must be a Task, such as make_task('addition')")
+    if not (reward is None or callable(reward)):
+        raise ValueError(
+            f"reward is {reward!r}; it must be a function that takes problems and outputs "
+            "and gives a number for each"
+        )
+    return task.rewards if reward is None else reward
 
 
 def draw_problems(problems: Sequence[Problem], count: int, generator: Generator) -> list[Problem]:
@@ -82,7 +101,8 @@ def write_outputs(
     prompts, mask = encode_prompts(model, [problem.prompt for problem in problems], max_new_tokens)
     noise = token_noise((len(problems), group_size, max_new_tokens), generator)
     mine = share(len(problems), accelerator, "the number of prompts")
-    with memory_errors(f"writing {len(noise[mine])} × {group_size} outputs of {max_new_tokens} tokens"):
+    what = f"writing {len(noise[mine])} × {group_size} outputs of {max_new_tokens} tokens"
+    with memory_errors(what, "group_size or num_prompts"):
         samples = generate(model, prompts[mine], mask[mine], noise[mine], temperature)
     return gather_samples(samples, prompts, mask, max_new_tokens, accelerator)
 
@@ -129,10 +149,13 @@ def check_rewards(rewards: Any, problems: Sequence[Problem], outputs: Sequence[s
     try:
         if isinstance(rewards, list | tuple):  # torch warns of numbers that are still on a graph
             rewards = [reward.detach() if isinstance(reward, Tensor) else reward for reward in rewards]
+        if isinstance(rewards, np.ndarray):
+            rewards = rewards.copy()  # torch takes no array that is read backwards or may not be written to
         values = torch.as_tensor(rewards, dtype=torch.float32).detach().cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(
-            f"the reward function gave {type(rewards).__name__}, not numbers: {error}"
+            f"the reward function gave {type(rewards).__name__}, not numbers ({error}); "
+            f"it must give a list of {len(outputs)} numbers, one for each output"
         ) from error
     if values.shape != (len(outputs),):
         raise ValueError(
@@ -182,7 +205,9 @@ def held_out_reward(
         mine = slice(accelerator.process_index, None, accelerator.num_processes)
         if part := part[mine]:
             prompts, mask = encode_prompts(model, [problem.prompt for problem in part], task.max_new_tokens)
-            samples = generate(model, prompts, mask, noise[mine], temperature)
+            what = f"writing outputs for {len(part)} problems held out"
+            with memory_errors(what, "batch_size or evaluate_problems"):
+                samples = generate(model, prompts, mask, noise[mine], temperature)
             rewards += evaluate_outputs(task.rewards, part, samples, model.tokenizer).flatten().tolist()
     return math.fsum(gather_numbers(math.fsum(rewards), accelerator)) / len(problems)
 
@@ -201,17 +226,24 @@ def memory_errors(what: str, settings: str = "micro_batch_size, group_size or nu
         ran_out = any(words in str(error) for words in ("allocate memory", "out of memory"))
         if not (ran_out or isinstance(error, torch.OutOfMemoryError)):
             raise
+        way = "with more memory" + (" or a smaller micro_batch_size" if "micro" in settings else "")
         raise MemoryError(
-            f"memory ran out while {what}; a smaller {settings} needs less, "
-            "and a run with a checkpoint goes on from its last one"
+            f"memory ran out while {what}; a smaller {settings} needs less. "
+            f"A run with a checkpoint can go on from its last one {way}"
         ) from error
 
 
 def make_adamw(
     parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float = 0.0
 ) -> torch.optim.AdamW:
-    """AdamW over the parameters that are trained."""
+    """AdamW over the parameters that are trained.
+
+    Raises:
+        ValueError: there is none.
+    """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not trained:
+        raise ValueError("there is nothing to train: no parameter of the model has requires_grad")
     return torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay, fused=True)
 
 
