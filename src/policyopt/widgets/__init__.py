@@ -3,7 +3,20 @@
 from policyopt.widgets.balance import BalanceYourself, export_mlp
 from policyopt.widgets.bandit import BanditGradient
 from policyopt.widgets.base import Figure
+from policyopt.widgets.clip_explorer import ClipExplorer
 from policyopt.widgets.gae_explorer import GAEExplorer
 from policyopt.widgets.gridworld import GridWorldFigure
+from policyopt.widgets.group_advantages import GroupAdvantages
+from policyopt.widgets.kl_estimators import KLEstimators
 
-__all__ = ["BalanceYourself", "BanditGradient", "Figure", "GAEExplorer", "GridWorldFigure", "export_mlp"]
+__all__ = [
+    "BalanceYourself",
+    "BanditGradient",
+    "ClipExplorer",
+    "Figure",
+    "GAEExplorer",
+    "GridWorldFigure",
+    "GroupAdvantages",
+    "KLEstimators",
+    "export_mlp",
+]
