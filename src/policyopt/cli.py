@@ -124,9 +124,9 @@ class LanguageOptions:
     task: str = "addition"
     """One of policyopt.language.tasks."""
     variant: str = "grpo"
-    """One of policyopt.language.variants."""
-    examples: int = 3
-    """Worked examples in the prompt of a pretrained model."""
+    """One of policyopt.language.variants; those of dr_grpo and dapo are meant for --config.kl-coef 0."""
+    examples: int | None = None
+    """Worked examples in the prompt of a pretrained model; 3 when not given."""
     lora: int | None = None
     """Train LoRA adapters of this rank; all weights when not given."""
     device: str | None = None
@@ -152,8 +152,11 @@ def _train_language(options: LanguageOptions, settings: Any, config: Any) -> Non
     from policyopt.language.variants import VARIANTS
 
     check_seed(options.seed)
-    if options.save is not None and options.model == TINY:
-        raise ValueError("--save is for pretrained models; --checkpoint keeps the weights of the tiny one")
+    if options.checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every is {options.checkpoint_every}; it must be at least 1")
+    for flag in ("save", "examples", "device", "lora"):
+        if options.model == TINY and getattr(options, flag) is not None:
+            raise ValueError(f"--{flag} is for pretrained models, not for the tiny one")
     for file in filter(None, (options.out, options.checkpoint)):
         check_writable(file)
     if options.save is not None:
@@ -164,7 +167,7 @@ def _train_language(options: LanguageOptions, settings: Any, config: Any) -> Non
     model = make_model(
         options.model,
         task,
-        examples=options.examples,
+        examples=3 if options.examples is None else options.examples,
         lora=None if options.lora is None else LoRA(options.lora, 2.0 * options.lora),
         device=options.device,
         seed=options.seed,
@@ -422,5 +425,6 @@ def main(args: list[str] | None = None) -> None:
         print(f"policyopt: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("policyopt: interrupted", file=sys.stderr)
+        goes_on = "; the same command goes on from the checkpoint" if "--checkpoint" in args else ""
+        print(f"policyopt: interrupted{goes_on}", file=sys.stderr)
         sys.exit(130)

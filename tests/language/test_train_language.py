@@ -174,14 +174,17 @@ def test_the_tiny_model_needs_no_extra(tmp_path, capsys, monkeypatch):
 def test_errors_are_one_line(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     base = ("--model", folder, "--quiet")
-    assert "there is no task 'poetry'; there are addition" in failure(capsys, *base, "--task", "poetry")
+    assert "there is no task 'poetry' here; there are addition" in failure(capsys, *base, "--task", "poetry")
     assert "there is no variant 'best'" in failure(capsys, *base, "--variant", "best", *TINY_SIZE)
     assert "cannot load the model 'nobody/nothing'" in failure(capsys, "--model", "nobody/nothing")
     assert "there is no file" in failure(capsys, "--model", "nothing.gguf")
     assert "low is 5 and high 3" in failure(capsys, *base, "--problems.low", 5, "--problems.high", 3)
     assert "examples is 999" in failure(capsys, *base, "--examples", 999)
     assert "LoRA.rank is 0" in failure(capsys, *base, "--lora", 0)
-    assert "LoRA is for pretrained models" in failure(capsys, "--model", "tiny", "--lora", 2, "--quiet")
+    for flag, value in (("lora", 2), ("device", "cpu"), ("examples", 2), ("save", "folder")):
+        printed = failure(capsys, "--model", "tiny", f"--{flag}", value, "--quiet")
+        assert f"--{flag} is for pretrained models" in printed
+    assert "checkpoint_every is 0" in failure(capsys, *base, "--checkpoint-every", 0)
     assert "--save is for pretrained" in failure(capsys, "--model", "tiny", "--save", tmp_path / "m")
     assert "seed is -1" in failure(capsys, *base, "--seed", -1)
     assert "there is something already" in failure(capsys, *base, "--save", folder)
@@ -225,7 +228,7 @@ def test_settings_of_tasks_are_flags():
     for name in TASKS:
         settings = task_settings(name, **PRETRAINED_TASKS.get(name, {}))
         assert repr(make_task(name, **dataclasses.asdict(settings()))).startswith(TASKS[name].__name__)
-    with pytest.raises(ValueError, match="there is no task 'poetry'"):
+    with pytest.raises(ValueError, match="there is no task 'poetry' here"):
         task_settings("poetry")
 
 

@@ -259,7 +259,8 @@ def train(
         config: settings.
         seed: of problems and sampling.
         reward: judges outputs; the task does when None.
-        variant: a name in ``policyopt.language.variants.VARIANTS``, or a recipe of one's own.
+        variant: a name in ``policyopt.language.variants.VARIANTS``, or a recipe of one's own. The papers of
+            Dr. GRPO and DAPO have no penalty, which takes ``kl_coef=0``.
         reference: π_ref, left as it is; a copy of the model as it comes when None.
         accelerator: an ``accelerate.Accelerator`` to train in several processes, each calling this function.
         checkpoint: a file to which the state of the run is written, and from which it goes on if it exists.

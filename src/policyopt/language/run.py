@@ -75,7 +75,8 @@ def task_settings(name: str, **defaults: Any) -> Any:
         ValueError: there is no such task.
     """
     if name not in TASKS:
-        raise ValueError(f"there is no task {name!r}; there are {', '.join(TASKS)}")
+        learned = "; that of style has no reward until one is learned" if name == "style" else ""
+        raise ValueError(f"there is no task {name!r} here; there are {', '.join(TASKS)}{learned}")
     hints = typing.get_type_hints(TASKS[name].__init__)
     settings = [
         (setting, hints[setting], field(default=defaults.get(setting, parameter.default)))

@@ -4,10 +4,10 @@ Shapes: Q prompts with G outputs of T tokens at most. ``mask [Q, G, T]`` is true
 A loss is −Σ weights · (surrogate − β k₃) over tokens, so whatever averages outputs differently differs in its
 weights alone.
 
-A recipe brings the clip range ε of its paper, which ``GRPOConfig(clip=…)`` overrules: GSPO's, meant for
-outputs of thousands of tokens, leaves short ones little to learn in a second epoch. A recipe of one's own is
-a ``Variant`` with other functions in it: ``dataclasses.replace(VARIANTS["grpo"], weights=per_token_mean)`` is
-GRPO with one of DAPO's changes.
+A recipe brings the clip range ε of its paper, which ``GRPOConfig(clip=…)`` overrules (of DAPO's two the lower
+one): GSPO's, meant for outputs of thousands of tokens, leaves short ones little to learn in a second epoch. A
+recipe of one's own is a ``Variant`` with other functions in it: ``dataclasses.replace(VARIANTS["grpo"],
+weights=per_token_mean)`` is GRPO with one of DAPO's changes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def leave_one_out_advantages(rewards: Tensor) -> Tensor:
     """Each reward minus the mean of the *other* rewards of its group.
 
     It is G/(G − 1) times the reward minus the mean of all. Kool et al. (2019), "Buy 4 REINFORCE samples";
-    RLOO: Ahmadian et al. (2024), arXiv:2402.14740, section 2.3.
+    RLOO: Ahmadian et al. (2024), arXiv:2402.14740.
 
     Args:
         rewards: ``[..., G]``.
