@@ -12,17 +12,20 @@ nothing, so its seeds run side by side, one process for each core.
 import argparse
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import gymnasium as gym
 import psutil
@@ -30,6 +33,13 @@ import torch
 
 from policyopt import TUNED, A2CConfig, PPOConfig, TRPOConfig, a2c, a3c, evaluate, grpo, ppo, trpo
 from policyopt.cli import ALGORITHMS
+from policyopt.language import grpo as language_grpo
+from policyopt.language import recipes
+from policyopt.language.model import Cache, Transformer
+from policyopt.language.sampling import Samples, encode_prompts, generate, token_noise
+from policyopt.language.tasks import Addition
+from policyopt.language.tokenizer import CharTokenizer
+from policyopt.language.training import held_out_reward, update_generator
 
 SOLVED = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "Pendulum-v1": -200.0}
 # How many of ten seeds are wanted to reach that.
@@ -390,6 +400,192 @@ def bench_credit(seeds: int) -> None:
     print_table("GRPO on Pendulum-v1, greedy mean return over 100 fresh episodes", rows)
 
 
+def bench_recipes(seeds: int, names: list[str]) -> None:
+    """The small transformer's tasks: supervised fine-tuning on half-wrong answers, then GRPO."""
+    for name in names:
+        recipe = recipes.RECIPES[name]
+        columns: list[list[float]] = [[], [], [], []]
+        for seed in range(seeds):
+            taken, (model, task) = seconds(functools.partial(recipes.start, name, seed))
+            columns[0].append(taken)
+            columns[1].append(held_out_reward(model, task, temperature=1.0))
+            train = functools.partial(language_grpo.train, model, task, recipe.grpo, seed)
+            columns[2].append(seconds(train)[0])
+            columns[3].append(held_out_reward(model, task, temperature=1.0))
+        fitting, before, training, after = (
+            " ".join(f"{value:.3g}" for value in column) for column in columns
+        )
+        wanted = ("at most 40", "at most 0.5", "at most 30", "at least 0.95")
+        if name != "addition":
+            wanted = ("",) * 4
+        print_table(
+            f"{task!r}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters, by seed",
+            [
+                ("what", "figure", "wanted"),
+                (f"seconds of fine-tuning, {recipe.sft.updates:,} steps", fitting, wanted[0]),
+                ("reward of outputs sampled for problems held out", before, wanted[1]),
+                (f"seconds of GRPO, {recipe.grpo.updates:,} updates", training, wanted[2]),
+                ("reward of outputs sampled for problems held out", after, wanted[3]),
+            ],
+        )
+
+
+class Reread(Cache):
+    """Keeps tokens instead of keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: torch.Tensor | None = None
+
+    def repeat(self, times: int) -> None:
+        super().repeat(times)
+        self.tokens = self.tokens.repeat_interleave(times, dim=0)
+
+
+class WithoutCache(torch.nn.Module):
+    """A model that reads all tokens again for each new one."""
+
+    def __init__(self, model: Transformer):
+        super().__init__()
+        self.model, self.tokenizer, self.context, self.head = (
+            model,
+            model.tokenizer,
+            model.context,
+            model.head,
+        )
+
+    def new_cache(self) -> Reread:
+        return Reread()
+
+    def features(self, tokens: torch.Tensor, mask: torch.Tensor, cache: Reread) -> torch.Tensor:
+        cache.extend_mask(mask)
+        cache.tokens = tokens if cache.tokens is None else torch.cat([cache.tokens, tokens], dim=1)
+        return self.model.features(cache.tokens, cache.mask)[:, -tokens.shape[1] :]
+
+
+def writers(length: int, num_prompts: int) -> tuple[Callable[[], Samples], Callable[[], Samples]]:
+    """The same outputs of so many tokens, written with a cache and without."""
+    task = Addition()
+    model = Transformer(CharTokenizer(task.characters))
+    model.tokenizer.end_ids = ()  # no output ends before its last token
+    prompts, mask = encode_prompts(model, [problem.prompt for problem in task.train[:num_prompts]], length)
+    noise = token_noise((num_prompts, 1, length), update_generator(0, 0))
+    with_cache, without = (
+        functools.partial(generate, writer, prompts, mask, noise) for writer in (model, WithoutCache(model))
+    )
+    return with_cache, without
+
+
+def bench_cache(repeats: int, length: int = 128, num_prompts: int = 16) -> None:
+    """Writing with the cache against reading everything again for each token."""
+    with_cache, without = writers(length, num_prompts)
+    columns: list[list[float]] = [[], []]
+    for _ in range(repeats):
+        (ours, written), (theirs, again) = seconds(with_cache), seconds(without)
+        columns[0].append(ours), columns[1].append(theirs)
+    same = torch.equal(written.tokens, again.tokens)
+    cached, uncached = map(statistics.median, columns)
+    print_table(
+        f"{num_prompts} outputs of {length} tokens, medians over {repeats} runs",
+        [
+            ("what", "figure", "wanted"),
+            ("seconds with the cache", f"{cached:.3f}", ""),
+            ("seconds without", f"{uncached:.3f}", ""),
+            ("ratio", f"{uncached / cached:.1f}", "at least 3"),
+            ("the same tokens", "yes" if same else "no", "yes"),
+        ],
+    )
+
+
+def peer_grpo(config: language_grpo.GRPOConfig, task: Addition) -> list[float]:
+    """Seconds of each update but the first of TRL's trainer on a Llama of the same shape as our model."""
+    from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    from policyopt.language.trl_bridge import as_dataset, reward_function, trl_settings
+
+    path = Path(__file__).parents[1] / "examples" / "train_with_trl.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    moments: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, arguments, state, control, **others):
+            moments.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = example.make_tiny_model(Path(folder, "model"), task.characters)
+        trainer = GRPOTrainer(
+            model,
+            reward_funcs=reward_function(task),
+            args=GRPOConfig(
+                folder,
+                **trl_settings(config, task),
+                use_cpu=True,
+                bf16=False,
+                gradient_checkpointing=False,
+                logging_strategy="no",
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                dataloader_num_workers=0,
+            ),
+            train_dataset=as_dataset(task.train),
+            processing_class=AutoTokenizer.from_pretrained(model, padding_side="left"),
+            callbacks=[Clock()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    ends = moments[config.epochs - 1 :: config.epochs]
+    return [end - begin for begin, end in itertools.pairwise(ends)]
+
+
+def our_grpo(config: language_grpo.GRPOConfig, task: Addition) -> list[float]:
+    """Seconds of each update but the first."""
+    history = language_grpo.train(Transformer(CharTokenizer(task.characters)), task, config)
+    return [end - begin for begin, end in itertools.pairwise(history.logged_at)]
+
+
+def bench_trl(rounds: int, updates: int = 8) -> None:
+    """An update of our GRPO against one of TRL's: 32 prompts with 16 outputs, two steps on them."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    task, threads = Addition(), torch.get_num_threads()
+    config = language_grpo.GRPOConfig(updates=updates, num_prompts=32, group_size=16, epochs=2)
+    runs: dict[tuple[str, int], list[float]] = {}
+    for _ in range(rounds):
+        for (name, train), count in itertools.product(
+            (("policyopt", our_grpo), ("TRL", peer_grpo)), sorted({threads, 1})
+        ):
+            torch.set_num_threads(count)
+            runs.setdefault((name, count), []).extend(train(config, task))
+    torch.set_num_threads(threads)
+    medians = {run: statistics.median(taken) for run, taken in runs.items()}
+    fastest = {name: min(taken for (who, _), taken in medians.items() if who == name) for name, _ in medians}
+    print_table(
+        f"GRPO on two-digit addition, 512 outputs and two steps an update, medians over "
+        f"{len(runs['TRL', 1])} updates; both models have the shape of a Llama of 101,000 parameters",
+        [
+            ("what", "figure", "wanted"),
+            *(
+                (f"seconds an update, {name}, {count} thread{'s' if count > 1 else ''}", f"{taken:.3f}", "")
+                for (name, count), taken in medians.items()
+            ),
+            ("ratio of the fastest", f"{fastest['TRL'] / fastest['policyopt']:.1f}", "at least 3"),
+        ],
+    )
+
+
+def bench_language(seeds: int) -> None:
+    """The language laboratory."""
+    bench_recipes(seeds, ["addition"])
+    bench_recipes(1, ["sort_digits", "brackets"])
+    bench_cache(repeats=5)
+    bench_trl(rounds=3)
+
+
 SECTIONS = {
     "speed": lambda only: bench_speed(seeds=3),
     "throughput": lambda only: bench_throughput(seeds=5),
@@ -399,6 +595,7 @@ SECTIONS = {
     "import": lambda only: bench_import(),
     "credit": lambda only: bench_credit(seeds=5),
     "learning": lambda only: bench_learning(seeds=10, only=only),
+    "language": lambda only: bench_language(seeds=5),
 }
 
 

@@ -39,7 +39,7 @@ def test_recipe_suits_its_task(name):
     assert longest + task.max_new_tokens <= recipe.model.context
     model = Transformer(CharTokenizer(task.characters), recipe.model)
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(100_000, rel=0.1)
-    assert recipe.wrong == 0.5  # at best half of what is imitated is right
+    assert 0.5 <= recipe.wrong < 0.6  # about half of what is imitated is right
 
 
 def test_every_task_with_a_checkable_answer_has_a_recipe():
