@@ -406,7 +406,7 @@ def bench_recipes(seeds: int, names: list[str]) -> None:
         recipe = recipes.RECIPES[name]
         columns: list[list[float]] = [[], [], [], []]
         for seed in range(seeds):
-            taken, (model, task) = seconds(functools.partial(recipes.start, name, seed))
+            taken, (model, task) = seconds(functools.partial(recipes.fine_tuned, name, seed))
             columns[0].append(taken)
             columns[1].append(held_out_reward(model, task, temperature=1.0))
             train = functools.partial(language_grpo.train, model, task, recipe.grpo, seed)

@@ -7,7 +7,7 @@ import pytest
 
 from policyopt.language import grpo, recipes
 from policyopt.language.model import Transformer, TransformerConfig
-from policyopt.language.recipes import RECIPES, Recipe, make_recipe, start
+from policyopt.language.recipes import RECIPES, Recipe, fine_tuned, make_recipe
 from policyopt.language.tasks import TASKS, Addition
 from policyopt.language.tokenizer import CharTokenizer
 from policyopt.language.training import fingerprint, held_out_reward
@@ -52,16 +52,16 @@ def test_unknown_recipe():
     with pytest.raises(
         ValueError, match=r"no recipe 'subtraction'; there are addition, sort_digits, brackets"
     ):
-        start("subtraction")
+        fine_tuned("subtraction")
 
 
 def test_addition_model_is_the_start_of_its_recipe(monkeypatch):
     monkeypatch.setitem(RECIPES, "addition", REDUCED)
     model, task = recipes.addition_model(seed=3)
-    other, _ = start(REDUCED, seed=3)
+    other, _ = fine_tuned(REDUCED, seed=3)
     assert isinstance(task, Addition)
     assert fingerprint(model) == fingerprint(other)
-    assert fingerprint(model) != fingerprint(start(REDUCED, seed=4)[0])
+    assert fingerprint(model) != fingerprint(fine_tuned(REDUCED, seed=4)[0])
 
 
 def test_reduced_recipe_learns():
@@ -69,7 +69,7 @@ def test_reduced_recipe_learns():
 
     With seeds 0, 1 and 2 the share of right answers rose from 0.45, 0.24 and 0.45 by 0.43, 0.47 and 0.48.
     """
-    model, task = start(REDUCED)
+    model, task = fine_tuned(REDUCED)
     before = held_out_reward(model, task, task.train * 4, temperature=1.0)
     assert 0.2 < before < 0.65
     history = grpo.train(model, task, REDUCED.grpo)

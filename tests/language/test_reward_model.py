@@ -19,7 +19,7 @@ from policyopt.language.reward_model import (
     accuracy,
     bradley_terry_loss,
     encode_outputs,
-    score,
+    reward_scores,
     score_tokens,
 )
 from policyopt.language.scalar_model import ScalarModel
@@ -61,7 +61,7 @@ def test_gradient_of_a_model_by_finite_differences():
     prompts, chosen, rejected = (list(column) for column in zip(*PAIRS, strict=True))
 
     def loss():
-        first, second = (score(model, prompts, texts).double() for texts in (chosen, rejected))
+        first, second = (reward_scores(model, prompts, texts).double() for texts in (chosen, rejected))
         return bradley_terry_loss(first, second).mean()
 
     # score gives single precision; its steps would drown the differences
@@ -121,13 +121,13 @@ def test_score_is_read_after_the_end_token():
     tokens, mask = encode_outputs(model, ["ab", "c"], ["c", ""])
     assert tokens.tolist() == [[2, 3, 4, 1], [4, 1, 0, 0]]
     assert mask.tolist() == [[True, True, True, True], [True, True, False, False]]
-    scores = score(model, ["ab", "c"], ["c", ""])
+    scores = reward_scores(model, ["ab", "c"], ["c", ""])
     for i, row in enumerate(([2, 3, 4, 1], [4, 1])):
         features = model.body.features(torch.tensor([row]))
         torch.testing.assert_close(scores[i], model.score(features)[0, -1])
     # What comes before the end counts, all of it, and so does where the end stands.
     texts = ["abcabc", "bbcabc", "abcab", "abcabcb"]
-    assert len({round(value, 5) for value in score(model, ["a"] * 4, texts).tolist()}) == 4
+    assert len({round(value, 5) for value in reward_scores(model, ["a"] * 4, texts).tolist()}) == 4
 
 
 def test_score_depends_on_neither_padding_nor_neighbours():
@@ -135,11 +135,11 @@ def test_score_depends_on_neither_padding_nor_neighbours():
     rng = random.Random(0)
     prompts = ["".join(rng.choices("abc", k=rng.randint(1, 5))) for _ in range(40)]
     outputs = ["".join(rng.choices("abc", k=rng.randint(0, 15))) for _ in range(40)]
-    alone = torch.cat([score(model, [p], [o]) for p, o in zip(prompts, outputs, strict=True)])
-    together = score(model, prompts, outputs)
+    alone = torch.cat([reward_scores(model, [p], [o]) for p, o in zip(prompts, outputs, strict=True)])
+    together = reward_scores(model, prompts, outputs)
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist()
-    shuffled = score(model, [prompts[i] for i in order], [outputs[i] for i in order])
+    shuffled = reward_scores(model, [prompts[i] for i in order], [outputs[i] for i in order])
     torch.testing.assert_close(shuffled, together[order], rtol=1e-4, atol=1e-5)
     tokens, mask = encode_outputs(model, prompts, outputs)
     padded = [torch.nn.functional.pad(x, (0, 2)) for x in (tokens, mask)]
@@ -152,7 +152,7 @@ def test_learned_reward_is_the_sigmoid_of_the_score():
     model = scalar_model()
     problems = [Problem(pair.prompt, "") for pair in PAIRS]
     outputs = [pair.chosen for pair in PAIRS]
-    expected = score(model, [pair.prompt for pair in PAIRS], outputs).sigmoid().tolist()
+    expected = reward_scores(model, [pair.prompt for pair in PAIRS], outputs).sigmoid().tolist()
     for batch_size in (1, 2, 100):
         values = LearnedReward(model, batch_size)(problems, outputs)
         assert values == pytest.approx(expected, rel=1e-4)
@@ -214,7 +214,8 @@ def test_scores_have_mean_0_in_the_end(learned):
     prompts = [pair.prompt for pair in pairs]
     with torch.no_grad():
         scores = [
-            score(model, prompts, [getattr(pair, side) for pair in pairs]) for side in ("chosen", "rejected")
+            reward_scores(model, prompts, [getattr(pair, side) for pair in pairs])
+            for side in ("chosen", "rejected")
         ]
     assert torch.cat(scores).mean().item() == pytest.approx(0, abs=1e-4)
     assert scores[0].mean() > scores[1].mean() + 1
@@ -292,9 +293,9 @@ def test_wrong_preferences_are_refused():
     with pytest.raises(ValueError, match=r"to the prompt 'ab' makes 25 tokens; .* context is 24"):
         reward_model.train(model, [Preference("ab", "b" * 22, "a")])
     with pytest.raises(ValueError, match="2 prompts and 1 outputs"):
-        score(model, ["a", "b"], ["a"])
+        reward_scores(model, ["a", "b"], ["a"])
     with pytest.raises(ValueError, match="no row was given"):
-        score(model, [], [])
+        reward_scores(model, [], [])
     assert torch.equal(state(model), before)
 
 

@@ -42,7 +42,7 @@ __all__ = [
     "bradley_terry_loss",
     "check_preferences",
     "encode_outputs",
-    "score",
+    "reward_scores",
     "score_tokens",
     "train",
 ]
@@ -127,7 +127,7 @@ def score_tokens(model: ScalarModel, tokens: Tensor, mask: Tensor) -> Tensor:
     return model.score(features[torch.arange(len(features), device=last.device), last]).float()
 
 
-def score(model: ScalarModel, prompts: Sequence[str], outputs: Sequence[str]) -> Tensor:
+def reward_scores(model: ScalarModel, prompts: Sequence[str], outputs: Sequence[str]) -> Tensor:
     """r_φ(q, o): how good the model finds each output, read after its last token, which is its end.
 
     An output that was cut off is judged as if it had ended there.
@@ -149,12 +149,12 @@ def score(model: ScalarModel, prompts: Sequence[str], outputs: Sequence[str]) ->
 
 @torch.no_grad()
 def _scores(model: ScalarModel, prompts: Sequence[str], outputs: Sequence[str], batch_size: int) -> Tensor:
-    """``score`` of any number of outputs, some at a time, without a gradient, ``[B]`` on the CPU."""
+    """``reward_scores`` of any number of outputs, some at a time, without a gradient, ``[B]`` on the CPU."""
     training = model.training
     model.eval()
     try:
         parts = [
-            score(model, prompts[i : i + batch_size], outputs[i : i + batch_size]).cpu()
+            reward_scores(model, prompts[i : i + batch_size], outputs[i : i + batch_size]).cpu()
             for i in range(0, len(prompts), batch_size)
         ]
     finally:
@@ -177,7 +177,7 @@ class LearnedReward:
         self.model, self.batch_size = model, batch_size
 
     def __call__(self, problems: Sequence[Problem], outputs: Sequence[str]) -> list[float]:
-        """The reward of each output; errors as for ``score``."""
+        """The reward of each output; errors as for ``reward_scores``."""
         prompts = [problem.prompt for problem in problems]
         if len(prompts) != len(outputs):
             raise ValueError(
@@ -218,7 +218,8 @@ def accuracy(
         The accuracy p and its standard error.
 
     Raises:
-        ValueError: no pair, or one of equal outputs; a text as for ``score``; a score that is not finite.
+        ValueError: no pair, or one of equal outputs; a text as for ``reward_scores``; a score that is not
+            finite.
     """
     check_preferences(preferences)
     prompts = [pair.prompt for pair in preferences]

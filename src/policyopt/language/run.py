@@ -27,7 +27,7 @@ from policyopt.language import grpo
 from policyopt.language.grpo import GRPOConfig
 from policyopt.language.model import LanguageModel
 from policyopt.language.pretrained import LoRA, load_pretrained
-from policyopt.language.recipes import make_recipe, start
+from policyopt.language.recipes import fine_tuned, make_recipe
 from policyopt.language.sampling import encode_prompts, generate
 from policyopt.language.tasks import TASKS, Problem, Task
 from policyopt.language.training import memory_errors
@@ -115,7 +115,7 @@ def make_model(
     if name == TINY:
         if lora is not None:
             raise ValueError("LoRA is for pretrained models; all weights of the tiny one are trained")
-        model, _ = start(replace(make_recipe(task.name), task=lambda: task), seed, progress=progress)
+        model, _ = fine_tuned(replace(make_recipe(task.name), task=lambda: task), seed, progress=progress)
         return model
     if not 0 <= examples < len(task.train):
         raise ValueError(f"examples is {examples!r}; it must be in [0, {len(task.train) - 1}]")
