@@ -552,6 +552,7 @@ def bench_trl(rounds: int, updates: int = 8) -> None:
     import transformers
 
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     task, threads = Addition(), torch.get_num_threads()
     config = language_grpo.GRPOConfig(updates=updates, num_prompts=32, group_size=16, epochs=2)
     runs: dict[tuple[str, int], list[float]] = {}
@@ -620,7 +621,7 @@ def main() -> None:
     unknown = set(chosen) - set(SECTIONS)
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
-    warnings.filterwarnings("ignore", module="stable_baselines3")
+    warnings.filterwarnings("ignore", module="stable_baselines3|transformers")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads by default")
     if set(chosen) & {"speed", "throughput", "environments"}:
         warm_up()
