@@ -56,7 +56,6 @@ END = (float, 0, INF, "optional")
 # What a setting may be, by its name: a name means the same in every algorithm.
 
 SETTINGS: dict[str, tuple] = {
-    "adam_beta2": (*SHARE, "open"),
     "batch_size": COUNT,
     "cg_damping": NOT_NEGATIVE,
     "cg_steps": COUNT,
@@ -101,7 +100,6 @@ SETTINGS: dict[str, tuple] = {
     "reward_to_go": (bool,),
     "rms_decay": SHARE,
     "rms_epsilon": POSITIVE,
-    "steps": COUNT,
     "target_kl": (*POSITIVE, "optional"),
     "temperature": POSITIVE,
     "total_steps": COUNT,
