@@ -108,23 +108,30 @@ class Evidence:
         return np.array([values[-1] for values in self.column(study, label, environment, name)], dtype=float)
 
     def times(
-        self, runs: Sequence[tuple[str, str]], environment: str, by: str = "step"
+        self,
+        runs: Sequence[tuple[str, str]],
+        environment: str,
+        by: str = "step",
+        of: str = "episode_return",
+        level: float | None = None,
     ) -> dict[tuple[str, str], TimeToThreshold]:
-        """How long runs take until their training return reaches what counts as solved, for several labels
-        up to one horizon: the shortest time for which a label with censored runs was watched; where there is
-        none, the last crossing of all.
+        """How long runs take until their training return reaches a level, for several labels up to one
+        horizon: the shortest time for which a label with censored runs was watched; where there is none, the
+        last crossing of all.
 
         Args:
             runs: pairs of a study and a label.
             environment: the task.
-            by: ``"step"`` or ``"seconds"``.
+            by: the column that counts, e.g. ``"step"`` or ``"seconds"``.
+            of: the column that is to reach the level.
+            level: what counts as solved in this environment, when None.
         """
-        crossings = {}
+        crossings, level = {}, SOLVED[environment] if level is None else level
         for study, label in runs:
             clocks = self.column(study, label, environment, by)
-            returns = self.column(study, label, environment, "episode_return")
+            returns = self.column(study, label, environment, of)
             pairs = zip(clocks, returns, strict=True)
-            found = [first_crossing(clock, values, SOLVED[environment]) for clock, values in pairs]
+            found = [first_crossing(clock, values, level) for clock, values in pairs]
             crossings[study, label] = tuple(map(np.array, zip(*found, strict=True)))
         censored = [times.max() for times, reached in crossings.values() if not reached.all()]
         horizon = min(censored) if censored else max(times.max() for times, _ in crossings.values())

@@ -25,17 +25,20 @@ from policyopt.experiments.stats import (
 )
 from policyopt.experiments.studies import (
     A2C_LEARNING_RATES,
+    BETAS,
     CLIP_EPOCHS,
     CLIP_LEARNING_RATES,
     ENTROPY_COEFS,
     ENVIRONMENTS,
     EPOCHS,
+    GROUP_SIZES,
     PPO_LEARNING_RATES,
     STUDIES,
     UNCLIPPED,
     WORKERS,
     clip_label,
 )
+from policyopt.language.cost import SETTINGS_COMPARED, SIZES, saved
 
 __all__ = ["Figure", "Finding", "Verdict", "share_that_collapses"]
 
@@ -52,13 +55,15 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that decides, with its interval where it is an estimate."""
+    """A number that decides, with its interval where it is an estimate; a text where that is the question."""
 
     name: str
-    value: Interval | float
+    value: Interval | float | str
     unit: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.value, str):
+            return
         if not np.isfinite(np.atleast_1d(np.asarray(self.value, dtype=float))).all():
             raise ValueError(f"the figure {self.name!r} is {self.value}; it must be finite")
 
@@ -66,6 +71,8 @@ class Figure:
         if isinstance(self.value, Interval):
             point, low, high = (_short(value) for value in self.value)
             text = f"{point} [{low}, {high}]"
+        elif isinstance(self.value, str):
+            text = self.value
         else:
             text = f"{self.value:,}" if isinstance(self.value, int) else _short(self.value)
         return f"{self.name}: {text}{self.unit and ' '}{self.unit}"
@@ -243,6 +250,149 @@ def grpo_is_ppo_shaped(evidence: Evidence) -> Finding:
     )
     same = difference < 1e-5 and bool((clipped > 0).all())
     return Finding(graded(same, partly=False), figures)
+
+
+def grpo_name(evidence: Evidence) -> Finding:
+    names = {"the article": "Generalized Reinforcement", "Shao et al. (2024)": "Group Relative"}
+    names = {who: f"{words} Policy Optimization" for who, words in names.items()}
+    figures = tuple(Figure(f"the name according to {who}", name) for who, name in names.items())
+    return Finding(graded(len(set(names.values())) == 1, partly=False), figures)
+
+
+def share_saved(evidence: Evidence, what: str) -> dict[tuple[int, str], float]:
+    """What GRPO saves of PPO's ``bytes`` or ``flops`` at equal outputs, by size and setting."""
+    found = {}
+    for size in SIZES:
+        (cell,) = evidence.cells("memory", "PPO and GRPO", size)
+        for setting in SETTINGS_COMPARED:
+            ppo, grpo = (
+                float(cell.history[f"{what}_{algorithm}_{setting}".replace(" ", "_")][0])
+                for algorithm in ("PPO", "GRPO")
+            )
+            found[size, setting] = saved(ppo, grpo)
+    return found
+
+
+def saved_figures(shares: dict[tuple[int, str], float], what: str) -> list[Figure]:
+    """A figure for each setting: the least that is saved at any size, and the most."""
+    figures = []
+    for setting in SETTINGS_COMPARED:
+        values = [share for (_, where), share in shares.items() if where == setting]
+        text = f"{min(values):.0%} to {max(values):.0%}"
+        figures.append(Figure(f"{what} saved with {setting}, {len(values)} sizes", text))
+    return figures
+
+
+def grpo_memory(evidence: Evidence) -> Finding:
+    shares = share_saved(evidence, "bytes")
+    near = {
+        setting: all(abs(share - 0.5) <= 0.05 for (_, where), share in shares.items() if where == setting)
+        for setting in SETTINGS_COMPARED
+    }
+    figures = saved_figures(shares, "memory")
+    return Finding(graded(all(near.values()), any(near.values())), tuple(figures))
+
+
+TO_LEVEL = {"of": "reward", "level": 0.95}  # of the addition's training reward, the mean of 512 outputs
+
+
+def grpo_compute(evidence: Evidence) -> Finding:
+    shares = share_saved(evidence, "flops")
+    runs = [("outputs", label) for label in ("GRPO, G = 8", "PPO, 1 output", "PPO, 8 outputs")]
+    times = evidence.times(runs, "addition", "update", **TO_LEVEL)
+    updates = [times[run].restricted_mean for run in runs]
+    seconds = {
+        label: mean_of(
+            evidence.last("token_clock", label, "addition", "seconds")
+            / evidence.last("token_clock", label, "addition", "update")
+        )
+        for _, label in runs
+    }
+    grpo, *others = (
+        seconds[label].point * mean.point for (_, label), mean in zip(runs, updates, strict=True)
+    )
+    ratios = [grpo / other for other in others]
+    more = [
+        float(row[f"flops_GRPO_{setting}".replace(" ", "_")][0])
+        / float(row[f"flops_one_output_{setting}".replace(" ", "_")][0])
+        for size in SIZES
+        for row in [evidence.cells("memory", "PPO and GRPO", size)[0].history]
+        for setting in SETTINGS_COMPARED
+    ]
+    figures = (
+        *saved_figures(shares, "FLOPs of an update with as many outputs"),
+        Figure(
+            "FLOPs with as many prompts, GRPO's 8 outputs over PPO's 1", f"{min(more):.1f} to {max(more):.1f}"
+        ),
+        *(Figure(f"seconds of an update, {label}", found, "s") for label, found in seconds.items()),
+        *describe_times(times, "updates of 512 outputs"),
+        Figure("seconds to reward 0.95, GRPO over PPO with 1 output", ratios[0]),
+        Figure("seconds to reward 0.95, GRPO over PPO with 8 outputs", ratios[1]),
+    )
+    at_equal_outputs = all(0.4 <= share <= 0.6 for share in shares.values())
+    to_level = ratios[0] <= 0.6
+    return Finding(graded(at_equal_outputs and to_level, at_equal_outputs or to_level), figures)
+
+
+def grpo_kl(evidence: Evidence) -> Finding:
+    labels = {beta: f"β = {beta:g}" for beta in BETAS}
+    where = {beta: ("reference", label, "addition") for beta, label in labels.items()}
+    exact = {beta: evidence.last(*cell, "kl_exact") for beta, cell in where.items()}
+    none, *others = BETAS
+    closer = [mean_difference(exact[beta][:, None], exact[none][:, None]).high < 0 for beta in others]
+    figures = [
+        Figure(f"KL at the end, {labels[beta]}", mean_of(found), "nats") for beta, found in exact.items()
+    ]
+    figures += [
+        Figure(f"reward of problems held out, {labels[beta]}", evidence.mean(*cell))
+        for beta, cell in where.items()
+    ]
+    for name in ("exact", "k1", "k2", "k3"):
+        spread = mean_of(evidence.last(*where[0.04], f"kl_{name}_std"))
+        figures.append(Figure(f"standard deviation over outputs of {name}, β = 0.04", spread, "nats"))
+    return Finding(graded(all(closer), any(closer)), tuple(figures))
+
+
+def grpo_samples(evidence: Evidence) -> Finding:
+    runs = [("outputs", f"GRPO, G = {size}") for size in GROUP_SIZES] + [("outputs", "PPO, 1 output")]
+    times = evidence.times(runs, "addition", "outputs", **TO_LEVEL)
+    *grpo, ppo = (times[run].restricted_mean for run in runs)
+    more = [sooner(ppo, mean) for mean in grpo]
+    return Finding(graded(all(more), any(more)), tuple(describe_times(times, "outputs")))
+
+
+def grpo_hard_critic(evidence: Evidence) -> Finding:
+    final = {label: evidence.final("critic", label, "long_sort") for label in STUDIES["critic"].runs}
+    falls = {
+        label: share_that_collapses(evidence.column("critic", label, "long_sort", "reward"), floor=0.5)
+        for label in final
+    }
+    better = {
+        label: mean_difference(final["GRPO"][:, None], values[:, None])
+        for label, values in final.items()
+        if label != "GRPO"
+    }
+    figures = [
+        *(
+            Figure(f"reward of problems held out, {label}", mean_of(values))
+            for label, values in final.items()
+        ),
+        *(Figure(f"GRPO less {label}", difference) for label, difference in better.items()),
+        *(
+            Figure(f"standard deviation over seeds, {label}", float(values.std(ddof=1)))
+            for label, values in final.items()
+        ),
+        *(Figure(f"share of runs that fall, {label}", share(hits)) for label, hits in falls.items()),
+    ]
+    for label in better:
+        explained = evidence.column("critic", label, "long_sort", "explained_variance")
+        halves = np.array([np.nanmean(values[len(values) // 2 :]) for values in explained])
+        figures.append(
+            Figure(f"variance the critic explains, second half of the training, {label}", mean_of(halves))
+        )
+    ahead = [difference.low > 0 for difference in better.values()]
+    steady = all(falls["GRPO"].mean() <= falls[label].mean() for label in better)
+    return Finding(graded(all(ahead) and steady, any(ahead) and steady), tuple(figures))
 
 
 def grpo_general(evidence: Evidence) -> Finding:

@@ -10,6 +10,8 @@ from typing import Any
 
 from policyopt.algorithms.a2c import A2CConfig
 from policyopt.algorithms.ppo import PPOConfig
+from policyopt.experiments.details import ABLATION_RUNS, ablation_config
+from policyopt.experiments.language import SINGLE_CHANGES, CostConfig, GRPORun, HackingConfig
 from policyopt.experiments.measures import (
     GradientErrorConfig,
     GroupConfig,
@@ -19,6 +21,9 @@ from policyopt.experiments.measures import (
 )
 from policyopt.experiments.peers import ExampleConfig
 from policyopt.experiments.study import Study
+from policyopt.language.cost import SIZES
+from policyopt.language.grpo import GRPOConfig
+from policyopt.language.ppo import PPOConfig as TokenPPOConfig
 from policyopt.tuned import tuned_config
 
 __all__ = ["STUDIES", "TASKS"]
@@ -177,6 +182,15 @@ DETAILS = Study(
 )
 
 
+# Which of the details matters? PPO as tuned, with one of them changed, in as few steps as it needs.
+ABLATION = Study(
+    "ablation",
+    {label: ("policyopt.experiments.details:ppo_with", ablation_config(label)) for label in ABLATION_RUNS},
+    TASKS,
+    **KEPT,
+)
+
+
 def default_ppo(environment: str) -> PPOConfig:
     """The defaults, one configuration for all tasks, with the benchmark's number of steps."""
     return PPOConfig(total_steps=ppo_at_equal_steps(environment).total_steps)
@@ -300,6 +314,132 @@ GROUPS = Study(
     eval_episodes=1,
 )
 
+# --- language models: the tiny transformer after supervised fine-tuning, 512 outputs an update ---
+
+LANGUAGE_COLUMNS = (
+    "update", "outputs", "reward", "length", "entropy", "informative", "clip_fraction", "reference_kl", "kl",
+    "explained_variance", "taste", "reward_accuracy",
+    *(f"kl_{name}{end}" for name in ("exact", "k1", "k2", "k3") for end in ("", "_std")),
+)  # fmt: skip
+TRAIN_GRPO = "policyopt.experiments.language:train_grpo"
+TRAIN_PPO = "policyopt.experiments.language:train_ppo"
+TOKEN_RATES = {"learning_rate": 2e-3, "learning_rate_end": 0.0, "warmup": 5}
+
+
+def grpo_run(group_size: int = 8, outputs: int = 512, variant: str = "grpo", **changes: Any) -> GRPORun:
+    """Forty updates of GRPO, two passes over two minibatches each."""
+    prompts, measure_kl = outputs // group_size, changes.pop("measure_kl", False)
+    sizes = {"num_prompts": prompts, "minibatch_size": prompts // 2, "group_size": group_size}
+    return GRPORun(GRPOConfig(**{"updates": 40, **sizes, **TOKEN_RATES, **changes}), variant, measure_kl)
+
+
+def token_ppo(group_size: int = 1, outputs: int = 512, **changes: Any) -> TokenPPOConfig:
+    """PPO with as many outputs, updates and gradient steps; its learning rate is what served it best."""
+    prompts = outputs // group_size
+    sizes = {"num_prompts": prompts, "minibatch_size": prompts // 2, "group_size": group_size}
+    return TokenPPOConfig(**{"updates": 40, **sizes, **TOKEN_RATES, "value_learning_rate": 4e-3, **changes})
+
+
+LANGUAGE = {"columns": LANGUAGE_COLUMNS, "eval_episodes": 512}
+GROUP_SIZES = (2, 4, 8, 16, 32)
+
+# GRPO and PPO on one model and task, at equal outputs: what does the size of the groups do?
+OUTPUTS = Study(
+    "outputs",
+    {
+        **{f"GRPO, G = {size}": (TRAIN_GRPO, grpo_run(size)) for size in GROUP_SIZES},
+        "PPO, 1 output": (TRAIN_PPO, token_ppo()),
+        "PPO, 8 outputs": (TRAIN_PPO, token_ppo(8)),
+    },
+    ["addition"],
+    **LANGUAGE,
+)
+
+BETAS = (0.0, 0.01, 0.04, 0.1, 0.3, 1.0)
+FREE = 1e-6  # β so small that it does nothing, but the KL is measured
+
+# Does the penalty keep the policy close to its reference, and at what price?
+REFERENCE = Study(
+    "reference",
+    {f"β = {beta:g}": (TRAIN_GRPO, grpo_run(kl_coef=beta or FREE, measure_kl=True)) for beta in BETAS},
+    ["addition"],
+    **LANGUAGE,
+)
+
+# Which of the published changes to GRPO matter here? None has a penalty.
+WHOLE_VARIANTS = {"GRPO": "grpo", "Dr. GRPO": "dr_grpo", "DAPO": "dapo", "RLOO": "rloo", "GSPO": "gspo"}
+VARIANTS_STUDY = Study(
+    "variants",
+    {
+        **{
+            label: (TRAIN_GRPO, grpo_run(variant=name, kl_coef=0.0))
+            for label, name in {**WHOLE_VARIANTS, **{name: name for name in SINGLE_CHANGES}}.items()
+        },
+    },
+    ["addition", "brackets"],
+    **LANGUAGE,
+)
+
+# Where values are hard to learn: is GRPO steadier than PPO? Eight to ten digits are sorted, all or nothing.
+CRITIC = Study(
+    "critic",
+    {
+        "GRPO": (TRAIN_GRPO, grpo_run(outputs=256)),
+        "PPO": (TRAIN_PPO, token_ppo(outputs=256)),
+        "PPO, λ = 1": (TRAIN_PPO, token_ppo(outputs=256, gae_lambda=1.0)),
+    },
+    ["long_sort"],
+    **LANGUAGE,
+)
+
+HACKING_BETAS = (0.0, 0.1, 0.3)
+
+# What becomes of a hidden taste while a policy learns from a reward that was learned from it?
+HACKING = Study(
+    "hacking",
+    {
+        f"β = {beta:g}": (
+            "policyopt.experiments.language:train_on_learned_reward",
+            HackingConfig(
+                settings=GRPOConfig(
+                    updates=100,
+                    num_prompts=16,
+                    group_size=16,
+                    minibatch_size=8,
+                    learning_rate=1e-3,
+                    kl_coef=beta or FREE,
+                )
+            ),
+        )
+        for beta in HACKING_BETAS
+    },
+    ["style"],
+    **LANGUAGE,
+)
+
+# Bytes and FLOPs of an update: nothing is random in them.
+MEMORY = Study(
+    "memory",
+    {"PPO and GRPO": ("policyopt.experiments.language:costs", CostConfig())},
+    list(SIZES),
+    seeds=range(1),
+    eval_episodes=1,
+)
+
+# Seconds of an update at equal outputs. One run at a time.
+TOKEN_CLOCK = Study(
+    "token_clock",
+    {
+        "GRPO, G = 8": (TRAIN_GRPO, grpo_run(updates=15)),
+        "PPO, 1 output": (TRAIN_PPO, token_ppo(updates=15)),
+        "PPO, 8 outputs": (TRAIN_PPO, token_ppo(8, updates=15)),
+    },
+    ["addition"],
+    seeds=range(5),
+    timed=True,
+    **LANGUAGE,
+)
+
 # Two quick algorithms, to see that studies work.
 SMOKE = Study(
     "smoke",
@@ -322,6 +462,7 @@ STUDIES: dict[str, Study] = {
         EPOCHS_STUDY,
         STABILITY,
         DETAILS,
+        ABLATION,
         ROBUSTNESS,
         ENTROPY,
         CLOCK,
@@ -331,6 +472,13 @@ STUDIES: dict[str, Study] = {
         VARIANCE,
         GRADIENT,
         GROUPS,
+        OUTPUTS,
+        REFERENCE,
+        VARIANTS_STUDY,
+        CRITIC,
+        HACKING,
+        MEMORY,
+        TOKEN_CLOCK,
         SMOKE,
     )
 }

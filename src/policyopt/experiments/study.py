@@ -89,9 +89,10 @@ class Study:
             ``"package.module:function"`` with a function ``(env_id, config, seed) -> (agent, history)``. The
             config is a dataclass, for a function of your own also a dict, or a callable that gives one for an
             environment, e.g. ``partial(tuned_config, "ppo")``, and None where there is to be no run.
-        environments: Gymnasium ids.
+        environments: Gymnasium ids; for a function of your own whatever it takes, e.g. a language task.
         seeds: whole numbers.
-        eval_episodes: fresh episodes, greedy, that each trained agent plays.
+        eval_episodes: fresh episodes, greedy, that each trained agent plays; an agent that has a method
+            ``held_out_rewards(count)`` is judged by what it gives.
         columns: of the history, to be kept where a history has them; all when None.
         max_rows: of a history, evenly spread, the last one included, to be kept; all when None.
         timed: run one cell at a time, whatever the number of jobs, because seconds are what it is about.
@@ -188,8 +189,7 @@ def run_cell(cell: Cell, commit: str | None = None) -> bytes:
         start = time.perf_counter()
         agent, history = find_train(cell.algorithm)(cell.environment, cell.config, cell.seed)
         trained = usage.describe()
-        seed = cell.seed + EVALUATION_SEED
-        returns = evaluate(agent, cell.environment, cell.eval_episodes, seed)
+        returns = judge(agent, cell)
         used = usage.describe()
     about = {
         "run": cell.run,
@@ -206,6 +206,13 @@ def run_cell(cell: Cell, commit: str | None = None) -> bytes:
     rows = _spread(len(history), cell.max_rows)
     seconds = np.array(history.logged_at)[rows] - start
     return pack_result(Result({name: history[name][rows] for name in columns}, returns, seconds, about))
+
+
+def judge(agent: Any, cell: Cell) -> np.ndarray:
+    """Returns of fresh episodes; of a language model, the rewards of its outputs for problems held out."""
+    if hasattr(agent, "held_out_rewards"):
+        return agent.held_out_rewards(cell.eval_episodes)
+    return evaluate(agent, cell.environment, cell.eval_episodes, cell.seed + EVALUATION_SEED)
 
 
 def _spread(rows: int, at_most: int | None) -> np.ndarray:
