@@ -263,7 +263,7 @@ def share_saved(evidence: Evidence, what: str) -> dict[tuple[int, str], float]:
     """What GRPO saves of PPO's ``bytes`` or ``flops`` at equal outputs, by size and setting."""
     found = {}
     for size in SIZES:
-        (cell,) = evidence.cells("memory", "PPO and GRPO", size)
+        cell = evidence.cells("memory", "PPO and GRPO", size)[0]
         for setting in SETTINGS_COMPARED:
             ppo, grpo = (
                 float(cell.history[f"{what}_{algorithm}_{setting}".replace(" ", "_")][0])

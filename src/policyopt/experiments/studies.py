@@ -372,7 +372,7 @@ VARIANTS_STUDY = Study(
     "variants",
     {
         **{
-            label: (TRAIN_GRPO, grpo_run(variant=name, kl_coef=0.0))
+            label: (TRAIN_GRPO, grpo_run(variant=name, kl_coef=0.0, updates=30))
             for label, name in {**WHOLE_VARIANTS, **{name: name for name in SINGLE_CHANGES}}.items()
         },
     },
