@@ -4,6 +4,7 @@ from policyopt.widgets.balance import BalanceYourself, export_mlp
 from policyopt.widgets.bandit import BanditGradient
 from policyopt.widgets.base import Figure
 from policyopt.widgets.clip_explorer import ClipExplorer
+from policyopt.widgets.four_models import FourModels
 from policyopt.widgets.gae_explorer import GAEExplorer
 from policyopt.widgets.gridworld import GridWorldFigure
 from policyopt.widgets.group_advantages import GroupAdvantages
@@ -14,6 +15,7 @@ __all__ = [
     "BanditGradient",
     "ClipExplorer",
     "Figure",
+    "FourModels",
     "GAEExplorer",
     "GridWorldFigure",
     "GroupAdvantages",
