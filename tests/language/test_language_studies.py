@@ -16,7 +16,7 @@ from policyopt.experiments.language import (
     HackingConfig,
     LanguageAgent,
     kl_estimates,
-    start,
+    starting_model,
     train_grpo,
     train_on_learned_reward,
     train_ppo,
@@ -58,26 +58,26 @@ def weights(model):
 
 
 def test_runs_of_a_seed_begin_alike_and_find_the_weights_again(small, monkeypatch):
-    first, task = start("addition", 3)
+    first, task = starting_model("addition", 3)
     assert len(list(small.glob("policyopt-*.pt"))) == 1
     monkeypatch.setattr(language, "fine_tuned", None)  # it is not needed a second time
-    again, _ = start("addition", 3)
+    again, _ = starting_model("addition", 3)
     assert torch.equal(weights(first), weights(again))
     assert task.name == "addition"
     with pytest.raises(TypeError):
-        start("addition", 4)
+        starting_model("addition", 4)
 
 
 def test_another_version_of_the_package_begins_anew(small, monkeypatch):
-    start("addition", 3)
+    starting_model("addition", 3)
     monkeypatch.setattr(language, "_version", lambda: "another")
-    start("addition", 3)
+    starting_model("addition", 3)
     assert len(list(small.glob("policyopt-*.pt"))) == 2
 
 
 def test_an_unknown_task_is_named():
     with pytest.raises(ValueError, match="there is no task 'chess' to run on; there are addition, style"):
-        start("chess", 0)
+        starting_model("chess", 0)
 
 
 def all_outputs(length):
@@ -131,7 +131,7 @@ def test_grpo_is_that_of_the_laboratory_and_measures_the_kl_at_the_end(monkeypat
     monkeypatch.setattr(language, "REWARDS", {"addition": longer})
     settings = GRPOConfig(**QUICK, group_size=4, kl_coef=0.1)
     agent, history = train_grpo("addition", GRPORun(settings, measure_kl=True), seed=1)
-    model, task = start("addition", 1)
+    model, task = starting_model("addition", 1)
     plain = language.grpo.train(model, task, settings, 1, reward=longer)
     assert torch.equal(weights(agent.model), weights(model))
     np.testing.assert_array_equal(history["reward"], plain["reward"])
@@ -178,7 +178,7 @@ def test_a_learned_reward_is_watched_by_the_hidden_taste():
 
 
 def test_an_agent_is_judged_greedily_by_problems_held_out():
-    model, task = start("addition", 0)
+    model, task = starting_model("addition", 0)
     asked = []
 
     def reward(problems, outputs):

@@ -240,9 +240,10 @@ def ppo_with(
         agent = initial_agent(envs, config, weights_seed)
         optimizer = make_adam(agent.parameters(), config.learning_rate)
         optimizer.param_groups[0]["eps"] = config.adam_epsilon
-        collector, history = Collector(envs, play_seed, resumable=False), History()
+        collector = Collector(envs, play_seed, resumable=False)
+        history = History()
         scale = RewardScaler(config.num_envs, config.gamma)
-        learn = improve if config.value_clip is None else improve_with_value_clip
+        learn = improve_with_value_clip if config.value_clip else improve
         steps_per_update = config.num_envs * config.horizon
         num_updates = config.total_steps // steps_per_update
 
@@ -253,8 +254,10 @@ def ppo_with(
             set_learning_rate(optimizer, learning_rate)
 
             rollout = collector.collect(agent, config.horizon)  # [T, N, ...]
-            rollout = rollout if config.bootstrap_truncated else end_at_truncation(rollout)
-            rollout = scale(rollout) if config.scale_rewards else rollout
+            if not config.bootstrap_truncated:
+                rollout = end_at_truncation(rollout)
+            if config.scale_rewards:
+                rollout = scale(rollout)
             batch = advantage_batch(rollout, agent, config.gamma, config.gae_lambda)  # [B, ...]
             metrics = learn(agent, optimizer, batch, config, clip, collector.generator)
             history.log(
@@ -265,4 +268,6 @@ def ppo_with(
                 explained_variance=explained_variance(batch.values, batch.value_targets),
                 **metrics,
             )
-    return (NormalizedAgent(agent, envs.obs_rms) if config.normalize_observations else agent), history
+    if config.normalize_observations:
+        return NormalizedAgent(agent, envs.obs_rms), history
+    return agent, history

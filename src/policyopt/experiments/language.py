@@ -86,7 +86,7 @@ def _version() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
-def start(name: str, seed: int) -> tuple[Transformer, Task]:
+def starting_model(name: str, seed: int) -> tuple[Transformer, Task]:
     """A fine-tuned model and its task. Fine-tuning takes longer than many a run, so its weights are kept
     among the temporary files, where the next run of the same seed finds them.
 
@@ -118,7 +118,7 @@ REWARDS: dict[str, RewardFunction] = {"long_sort": exact_rewards, "style": taste
 
 
 @torch.no_grad()
-def write(
+def answer_problems(
     model: LanguageModel, problems: list[Problem], limit: int, temperature: float, seed: int
 ) -> Samples:
     """One output for each problem."""
@@ -137,7 +137,7 @@ class LanguageAgent:
         """The rewards of greedy outputs for that many problems held out, or all there are."""
         problems = list(self.task.held_out[:count])
         with single_thread():
-            samples = write(self.model, problems, self.task.max_new_tokens, temperature=0.0, seed=0)
+            samples = answer_problems(self.model, problems, self.task.max_new_tokens, temperature=0.0, seed=0)
         outputs = [text for (text,) in samples.texts(self.model.tokenizer)]
         return np.array(self.reward(problems, outputs))
 
@@ -200,12 +200,14 @@ def train_grpo(name: str, config: GRPORun = GRPORun(), seed: int = 0) -> tuple[L
         deviations, of ``kl_estimates`` against the model that the run began with.
     """
     with single_thread():
-        model, task = start(name, seed)
+        model, task = starting_model(name, seed)
         first = copy.deepcopy(model)
         variant = {**VARIANTS, **SINGLE_CHANGES}[config.variant]
         history = grpo.train(model, task, config.settings, seed, reward=REWARDS.get(name), variant=variant)
         if config.measure_kl:
-            samples = write(model, list(task.held_out), task.max_new_tokens, temperature=1.0, seed=seed)
+            samples = answer_problems(
+                model, list(task.held_out), task.max_new_tokens, temperature=1.0, seed=seed
+            )
             found = kl_estimates(model, first, samples)
             means = {f"kl_{what}": values.mean().item() for what, values in found.items()}
             spreads = {f"kl_{what}_std": values.std().item() for what, values in found.items()}
@@ -220,7 +222,7 @@ def train_ppo(name: str, config: PPOConfig = PPOConfig(), seed: int = 0) -> tupl
         The agent, and the history of ``policyopt.language.ppo.train``.
     """
     with single_thread():
-        model, task = start(name, seed)
+        model, task = starting_model(name, seed)
         history = ppo.train(model, task, config, seed, reward=REWARDS.get(name))
     return LanguageAgent(model, task, REWARDS.get(name)), history
 
@@ -248,7 +250,7 @@ def train_on_learned_reward(
         reward model's on fresh pairs of the fine-tuned model.
     """
     with single_thread():
-        model, task = start(name, seed)
+        model, task = starting_model(name, seed)
         judge = ScalarModel(copy.deepcopy(model))
         pairs = task.preferences(config.pairs, seed, model=model)
         fresh = task.preferences(500, seed + 1, model=model, held_out=True)
