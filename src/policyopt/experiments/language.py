@@ -27,6 +27,7 @@ from policyopt.language.model import LanguageModel, Transformer
 from policyopt.language.ppo import PPOConfig
 from policyopt.language.recipes import RECIPES, Recipe, fine_tuned
 from policyopt.language.reward_model import RewardModelConfig
+from policyopt.language.run import greedy_outputs
 from policyopt.language.sampling import Samples, encode_prompts, generate, read_states, token_noise
 from policyopt.language.scalar_model import ScalarModel
 from policyopt.language.sft import SFTConfig
@@ -117,16 +118,6 @@ def exact_rewards(problems: list[Problem], outputs: list[str]) -> list[float]:
 REWARDS: dict[str, RewardFunction] = {"long_sort": exact_rewards, "style": taste_rewards}
 
 
-@torch.no_grad()
-def answer_problems(
-    model: LanguageModel, problems: list[Problem], limit: int, temperature: float, seed: int
-) -> Samples:
-    """One output for each problem."""
-    tokens, mask = encode_prompts(model, [problem.prompt for problem in problems], limit)
-    noise = token_noise((len(problems), 1, limit), update_generator(seed, 0))
-    return generate(model, tokens, mask, noise, temperature)
-
-
 class LanguageAgent:
     """A trained model with its task, as a study keeps it."""
 
@@ -137,8 +128,7 @@ class LanguageAgent:
         """The rewards of greedy outputs for that many problems held out, or all there are."""
         problems = list(self.task.held_out[:count])
         with single_thread():
-            samples = answer_problems(self.model, problems, self.task.max_new_tokens, temperature=0.0, seed=0)
-        outputs = [text for (text,) in samples.texts(self.model.tokenizer)]
+            outputs = greedy_outputs(self.model, self.task, problems, batch_size=len(problems))
         return np.array(self.reward(problems, outputs))
 
 
@@ -205,9 +195,10 @@ def train_grpo(name: str, config: GRPORun = GRPORun(), seed: int = 0) -> tuple[L
         variant = {**VARIANTS, **SINGLE_CHANGES}[config.variant]
         history = grpo.train(model, task, config.settings, seed, reward=REWARDS.get(name), variant=variant)
         if config.measure_kl:
-            samples = answer_problems(
-                model, list(task.held_out), task.max_new_tokens, temperature=1.0, seed=seed
-            )
+            limit = task.max_new_tokens
+            prompts, mask = encode_prompts(model, [problem.prompt for problem in task.held_out], limit)
+            noise = token_noise((len(prompts), 1, limit), update_generator(seed, 0))
+            samples = generate(model, prompts, mask, noise)
             found = kl_estimates(model, first, samples)
             means = {f"kl_{what}": values.mean().item() for what, values in found.items()}
             spreads = {f"kl_{what}_std": values.std().item() for what, values in found.items()}
@@ -283,6 +274,11 @@ class Measured:
         return np.zeros(1)
 
 
+def cost_column(*words: str) -> str:
+    """The name of a column of ``costs``, e.g. of ``"bytes"``, ``"GRPO"`` and a setting."""
+    return "_".join(words).replace(" ", "_")
+
+
 def costs(size: str, config: CostConfig = CostConfig(), seed: int = 0) -> tuple[Measured, History]:
     """Bytes and FLOPs of an update of PPO and of GRPO: ``policyopt.language.cost.compare``.
 
@@ -301,13 +297,17 @@ def costs(size: str, config: CostConfig = CostConfig(), seed: int = 0) -> tuple[
     row: dict[str, float] = {"parameters": comparison.parameters}
     for algorithm in ("PPO", "GRPO"):
         for name, kept in comparison.memory[algorithm].kept.items():
-            row |= {f"kept_{algorithm}_{name}_{part}": float(n) for part, n in kept._asdict().items()}
+            row |= {
+                cost_column("kept", algorithm, name, part): float(n) for part, n in kept._asdict().items()
+            }
         for setting in cost.SETTINGS_COMPARED:
-            row[f"bytes_{algorithm}_{setting}"] = float(comparison.bytes_in(algorithm, setting))
-            row[f"peak_{algorithm}_{setting}"] = float(comparison.peak_in(algorithm, setting))
-            row[f"flops_{algorithm}_{setting}"] = float(comparison.flops_in(algorithm, setting))
+            row[cost_column("bytes", algorithm, setting)] = float(comparison.bytes_in(algorithm, setting))
+            row[cost_column("peak", algorithm, setting)] = float(comparison.peak_in(algorithm, setting))
+            row[cost_column("flops", algorithm, setting)] = float(comparison.flops_in(algorithm, setting))
     for setting in cost.SETTINGS_COMPARED:
-        row[f"flops_one_output_{setting}"] = float(comparison.flops_in(cost.ONE_OUTPUT, setting))
+        row[cost_column("flops", "one output", setting)] = float(
+            comparison.flops_in(cost.ONE_OUTPUT, setting)
+        )
     history = History()
-    history.log(**{name.replace(" ", "_"): value for name, value in row.items()})
+    history.log(**row)
     return Measured(), history

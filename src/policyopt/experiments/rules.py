@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policyopt.experiments.evidence import SOLVED, Evidence
+from policyopt.experiments.language import cost_column
 from policyopt.experiments.stats import (
     Interval,
     TimeToThreshold,
@@ -266,8 +267,7 @@ def share_saved(evidence: Evidence, what: str) -> dict[tuple[int, str], float]:
         cell = evidence.cells("memory", "PPO and GRPO", size)[0]
         for setting in SETTINGS_COMPARED:
             ppo, grpo = (
-                float(cell.history[f"{what}_{algorithm}_{setting}".replace(" ", "_")][0])
-                for algorithm in ("PPO", "GRPO")
+                float(cell.history[cost_column(what, algorithm, setting)][0]) for algorithm in ("PPO", "GRPO")
             )
             found[size, setting] = saved(ppo, grpo)
     return found
@@ -313,8 +313,8 @@ def grpo_compute(evidence: Evidence) -> Finding:
     )
     ratios = [grpo / other for other in others]
     more = [
-        float(row[f"flops_GRPO_{setting}".replace(" ", "_")][0])
-        / float(row[f"flops_one_output_{setting}".replace(" ", "_")][0])
+        float(row[cost_column("flops", "GRPO", setting)][0])
+        / float(row[cost_column("flops", "one output", setting)][0])
         for size in SIZES
         for row in [evidence.cells("memory", "PPO and GRPO", size)[0].history]
         for setting in SETTINGS_COMPARED
