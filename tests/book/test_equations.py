@@ -11,9 +11,9 @@ from policyopt.book import show_source
 
 ROOT = Path(__file__).parents[2]
 
-# Their chapters are still to be written: PPO's details, the comparisons, and how experiments are judged.
+# Their chapters are still to be written: the comparisons, and how experiments are judged.
 AWAITED = {
-    "eq-bootstrap-interval", "eq-clipped-value-loss", "eq-conjugate-gradient", "eq-fisher-vector-product",
+    "eq-bootstrap-interval", "eq-conjugate-gradient", "eq-fisher-vector-product",
     "eq-iqm", "eq-kaplan-meier",
     "eq-line-search", "eq-performance-profile", "eq-probability-of-improvement", "eq-restricted-mean",
     "eq-shared-rmsprop", "eq-trpo",
