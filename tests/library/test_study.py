@@ -285,14 +285,15 @@ def kill(process):
 def test_killed_twenty_times_and_resumed(tmp_path, background):
     study, moments, killed, partial = fake(seconds=0.02), random.Random(0), 0, 0
     background(study, tmp_path / "first").join()  # its server had to be started, too
-    start = time.monotonic()
     background(study, tmp_path / "whole").join()
-    seconds = time.monotonic() - start
     unbroken = tables(study, tmp_path / "whole")
     for attempt in range(20):
         folder = tmp_path / str(attempt)
         process = background(study, folder)
-        time.sleep(moments.random() * seconds)
+        cells = moments.randrange(6)
+        while process.is_alive() and status(study, folder)["done"] < cells:
+            time.sleep(0.001)
+        time.sleep(moments.random() * 0.02)
         kill(process)
         killed += process.exitcode != 0
         partial += 0 < status(study, folder)["done"] < 6
