@@ -64,6 +64,14 @@ def test_mounts_inside_the_clip_range(open_figure):
     expect(second.locator('[data-case="bad-low"]')).to_have_attribute("aria-pressed", "true")
 
 
+def test_numbers_end_where_the_sliders_do(open_figure):
+    _, figure = open_figure()
+    figure.evaluate("figure => figure.style.width = '688px'")  # as in a chapter, beside its contents
+    boxes = [figure.locator(part).bounding_box() for part in (".numbers", ".sliders")]
+    right = [box["x"] + box["width"] for box in boxes]
+    assert right[0] == pytest.approx(right[1], abs=0.5)
+
+
 def test_the_point_is_dragged_then_moved_by_keys(open_figure):
     page, figure = open_figure()
     page.mouse.move(*across(figure, 1))

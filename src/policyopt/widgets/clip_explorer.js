@@ -59,7 +59,7 @@ const TERMS = [
   { name: "unclipped", symbol: "ρₜ Âₜ", words: "unclipped" },
   { name: "clipped", symbol: "clip(ρₜ, 1−ε, 1+ε) Âₜ", words: "clipped" },
   { name: "objective", symbol: "objective", words: "the smaller of the two" },
-  { name: "gradient", symbol: "gradient", words: "slope of the objective over ρₜ" },
+  { name: "gradient", symbol: "gradient", words: "the objective’s slope" },
 ];
 const CASES = {
   good: { "low": "pushed back up\u00a0↑", "inside": "pushed up\u00a0↑", "high": "no push ✕" },
