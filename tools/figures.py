@@ -1,6 +1,6 @@
 """Makes what the repository keeps as files: the pictures of the introduction and the README, the network that
-plays in *Balance it yourself*, and the episodes of the *GAE explorer*. Everything follows from seeds, so a
-second run changes nothing.
+plays in *Balance it yourself*, the episodes of the *GAE explorer* and the run of *Training outputs*. Everything
+follows from seeds, so a second run changes nothing.
 """
 
 import dataclasses
@@ -19,8 +19,10 @@ from PIL import Image
 from policyopt import RandomAgent, evaluate, make_env, ppo, tuned_config
 from policyopt.book import COLORS, animation, episode_frames, use_style
 from policyopt.files import write_whole
+from policyopt.language.recording import record_run
 from policyopt.widgets.balance import PACKAGED_POLICY, export_mlp
 from policyopt.widgets.gae_explorer import PACKAGED_EPISODES, record_episodes
+from policyopt.widgets.training_outputs import PACKAGED_RUN
 
 mpl.use("agg")
 IMAGES = Path(__file__).parent.parent / "book" / "images"
@@ -52,6 +54,12 @@ def gae_episodes() -> None:
     """What the *GAE explorer* shows."""
     text = json.dumps(record_episodes(), ensure_ascii=False, separators=(",", ":")) + "\n"
     write_whole(PACKAGED_EPISODES, text.encode())
+
+
+def training_outputs() -> None:
+    """The run that *Training outputs* shows."""
+    text = json.dumps(record_run(), ensure_ascii=False, separators=(",", ":")) + "\n"
+    write_whole(PACKAGED_RUN, text.encode())
 
 
 def introduction(agent: ppo.ActorCritic) -> None:
@@ -88,6 +96,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     packaged_policy()
     gae_episodes()
+    training_outputs()
     agent, history = ppo.train(ENV, tuned_config("ppo", ENV), seed=0)
     introduction(agent)
     readme(agent, history)

@@ -210,7 +210,7 @@ def test_every_figure_of_a_chapter_runs_in_its_page(open_page, chapter):
     )
     assert all(mounted)
     parts = ("rl_basics", "policy_gradients", "grpo", "ppo")
-    if any(f"/{part}/" in chapter for part in parts) and not chapter.endswith("language_model"):
+    if any(f"/{part}/" in chapter for part in parts):
         assert mounted, "a chapter has at least one interactive figure"
 
 

@@ -106,6 +106,15 @@ WRONG = [
     (check_token_weights, lambda m: m / m.shape[0] / m.shape[1], "length of the row"),
     (check_token_weights, lambda m: m / m.sum(1, keepdims=True), "mean over the outputs"),
     (check_token_weights, lambda m: m.mean(), "a single number"),
+    (check_token_weights, lambda m: m / m.sum(1)[:, None] / len(m[0]), "T where G belongs"),
+    (check_output_log_probs, lambda x, o, m, t: library_log_probs(x, o, m, t) / o.shape[1], "divides by T"),
+    (
+        check_addition_reward,
+        lambda q, o: o.strip().isdigit() and int(o) == exercises._sum_of(q),
+        "takes 081",
+    ),
+    (check_addition_reward, lambda q, o: o.lstrip() == str(exercises._sum_of(q)), "spaces after the sum"),
+    (check_addition_reward, lambda q, o: o.rstrip() == str(exercises._sum_of(q)), "spaces before the sum"),
     (check_addition_reward, lambda q, o: float(o == str(exercises._sum_of(q))), "forgive"),
     (check_addition_reward, lambda q, o: str(exercises._sum_of(q)) in o, "somewhere"),
     (
@@ -125,6 +134,8 @@ WRONG = [
     (check_informative_chance, lambda p, size: 1 - p**size, "all are wrong"),
     (check_informative_chance, lambda p, size: 1 - counted_chance(p, size), "opposite"),
     (check_informative_chance, lambda p, size: p * (1 - p) + (1 - p) * p, "group of two"),
+    (check_informative_chance, lambda p, size: 1 - p**size + (1 - p) ** size, "a sign wrong"),
+    (check_informative_chance, lambda p, size: 1 - (p - p * p) ** size, "product of two"),
 ]
 
 

@@ -126,6 +126,9 @@ _LOG_PROB_MISTAKES: Mistakes = {
     "returns the mean over the tokens; the log-probability of an output is their sum": (
         lambda x, o, m, t: _log_probs(x, o, m, t) / m.sum(axis=1)
     ),
+    "divides by T, the length of the row; the log-probability of an output is a sum": (
+        lambda x, o, m, t: _log_probs(x, o, m, t) / m.shape[1]
+    ),
     "returns probabilities; their logarithms are asked for": (
         lambda x, o, m, t: np.exp(_log_probs(x, o, m, t))
     ),
@@ -164,6 +167,9 @@ _WEIGHT_MISTAKES: Mistakes = {
     "is the mean over all tokens of the group, in which a long output counts more; here every output counts "
     "the same": lambda m: m / m.sum(),
     "divides by T, the length of the row; each output has a length of its own": lambda m: m / m.size,
+    "divides by T where G belongs; the mean over the outputs is one over their number": (
+        lambda m: m / (m.sum(axis=1, keepdims=True) * m.shape[1])
+    ),
     "leaves out the mean over the outputs: all weights together make 1": (
         lambda m: m / m.sum(axis=1, keepdims=True)
     ),
@@ -223,6 +229,11 @@ _REWARD_MISTAKES: Mistakes = {
     "reads the output as a number, and so takes +81 and 081 for 81; compare texts": (
         lambda q, o: float(_read_as_number(o) == _sum_of(q))
     ),
+    "reads the digits as a number, and so takes 081 for 81; compare texts": (
+        lambda q, o: float(o.strip().isdigit() and _read_as_number(o) == _sum_of(q))
+    ),
+    "does not forgive spaces after the sum": lambda q, o: float(o.lstrip() == str(_sum_of(q))),
+    "does not forgive spaces before the sum": lambda q, o: float(o.rstrip() == str(_sum_of(q))),
     "does not forgive spaces before or after the sum": lambda q, o: float(o == str(_sum_of(q))),
     "forgives spaces inside the output; only those before and after it do not count": (
         lambda q, o: float(o.replace(" ", "") == str(_sum_of(q)))
@@ -274,6 +285,12 @@ _CHANCE_MISTAKES: Mistakes = {
     "has the exponent G − 1; all G outputs are drawn anew": lambda p, size: _chance(p, size - 1),
     "multiplies where it should raise to a power: G outputs are right together with the probability p^G": (
         lambda p, size: 1 - p * size - (1 - p) * size
+    ),
+    "has a sign wrong: both kinds of group are taken away from 1": (
+        lambda p, size: 1 - p**size + (1 - p) ** size
+    ),
+    "takes away the product of two chances; it is their sum that must go": (
+        lambda p, size: 1 - p**size * (1 - p) ** size
     ),
     "multiplies two chances; that all are right and that all are wrong exclude each other": (
         lambda p, size: (1 - p**size) * (1 - (1 - p) ** size)

@@ -9,6 +9,7 @@ from policyopt.widgets.gae_explorer import GAEExplorer
 from policyopt.widgets.gridworld import GridWorldFigure
 from policyopt.widgets.group_advantages import GroupAdvantages
 from policyopt.widgets.kl_estimators import KLEstimators
+from policyopt.widgets.training_outputs import TrainingOutputs
 
 __all__ = [
     "BalanceYourself",
@@ -20,5 +21,6 @@ __all__ = [
     "GridWorldFigure",
     "GroupAdvantages",
     "KLEstimators",
+    "TrainingOutputs",
     "export_mlp",
 ]
