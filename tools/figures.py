@@ -1,6 +1,6 @@
 """Makes what the repository keeps as files: the pictures of the introduction and the README, the network that
-plays in *Balance it yourself*, the episodes of the *GAE explorer* and the run of *Training outputs*. Everything
-follows from seeds, so a second run changes nothing.
+plays in *Balance it yourself*, the episodes of the *GAE explorer* and the run of *Training outputs*.
+Everything follows from seeds, so a second run changes nothing.
 """
 
 import dataclasses
