@@ -110,6 +110,14 @@ def clipped(ratio, advantages, eps):
             ),
             "clipped product alone",
         ),
+        (
+            lambda n, o, a, v, t, s, e, c, d: (
+                -(np.minimum(np.exp(n - o), clipped(np.exp(n - o), 1, e)) * a).mean()
+                + c * ((v - t) ** 2).mean()
+                - d * s.mean()
+            ),
+            "takes the smaller ratio",
+        ),
         (lambda n, o, a, v, t, s, e, c, d: loop_loss(n, o, a, v, t, s, 1e9, c, d), "does not clip"),
         (lambda n, o, a, v, t, s, e, c, d: loop_loss(o, n, a, v, t, s, e, c, d), "wrong way round"),
         (
@@ -152,6 +160,15 @@ def log_terms(actions, mean, log_std):
             lambda a, m, s: (log_terms(a, m, s) + 0.5 * np.log(2 * np.pi)).sum(axis=1),
             "leaves out the constant",
         ),
+        (lambda a, m, s: (log_terms(a, m, s) + s / 2).sum(axis=1), "takes half of log σ"),
+        (
+            lambda a, m, s: (-0.5 * (a - m) ** 2 / np.exp(s) - s - 0.5 * np.log(2 * np.pi)).sum(axis=1),
+            "divides the squared distance by σ",
+        ),
+        (
+            lambda a, m, s: (log_terms(a, m, s) - 0.5 * np.log(2 * np.pi)).sum(axis=1),
+            "factor ½ of log 2π",
+        ),
         (lambda a, m, s: np.exp(log_terms(a, m, s).sum(axis=1)), "returns the density"),
         (lambda a, m, s: log_terms(a, m, 2 * s).sum(axis=1), "wrong on"),
         (lambda a, m, s: -log_terms(a, m, s).sum(axis=1), "wrong sign"),
@@ -171,9 +188,20 @@ def drops_the_rest(count, size, rng):
     return [part for part in split(count, size, rng) if len(part) == size]
 
 
+def shuffles_whole_parts(count, size, rng):
+    *full, last = cut(np.arange(count), size)
+    return [*(full[i] for i in rng.permutation(len(full))), last]
+
+
+def shuffles_within_parts(count, size, rng):
+    return [rng.permutation(part) for part in cut(np.arange(count), size)]
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
+        (shuffles_whole_parts, "keeps neighbouring samples together"),
+        (shuffles_within_parts, "keeps neighbouring samples together"),
         (drops_the_rest, "drops the samples that do not fill a minibatch"),
         (lambda count, size, rng: cut(np.arange(count), size), "does not shuffle"),
         (lambda count, size, rng: cut(rng.integers(count, size=count), size), "uses a sample twice"),

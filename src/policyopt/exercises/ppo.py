@@ -68,6 +68,8 @@ def check_minibatches(function: Callable) -> Check:
         first, second, again = (np.concatenate(parts) if not problem else None for parts in epochs)
         if problem is None and (first == np.arange(count)).all():
             problem = "does not shuffle: neighbouring samples are neighbouring steps, which are much alike"
+        if problem is None and all(np.ptp(part) == len(part) - 1 for part in epochs[0]):
+            problem = "keeps neighbouring samples together: shuffle all samples, then cut"
         if problem is None and not np.array_equal(first, again):
             problem = "draws its order from elsewhere: the same rng must give the same order"
         if problem is None and np.array_equal(first, second):
@@ -136,6 +138,9 @@ _LOSS_MISTAKES: Mistakes = {
     "takes the clipped product alone; the smaller of it and the unclipped one counts": _loss(
         gain=_clipped_alone
     ),
+    "takes the smaller ratio; the smaller *product* counts: with a negative advantage, that of the larger": (
+        _loss(gain=lambda ratio, a, eps: ratio.clip(max=1 + eps) * a)
+    ),
     "takes the larger of the two products": _loss(
         gain=lambda ratio, a, eps: np.maximum(ratio * a, _clipped_alone(ratio, a, eps))
     ),
@@ -201,6 +206,13 @@ _GAUSSIAN_MISTAKES: Mistakes = {
     ),
     "the sign of the square is wrong: far from the mean an action is less likely": _gaussian(
         shape=lambda z: 0.5 * z**2
+    ),
+    "leaves out the factor ½ of log 2π": _gaussian(constant=-np.log(2 * np.pi)),
+    "takes half of log σ; the ½ belongs to log σ², and ½ log σ² is log σ": _gaussian(
+        spread=lambda log_std: -log_std / 2
+    ),
+    "divides the squared distance by σ; it is divided by the variance": _gaussian(
+        scale=lambda log_std: np.exp(log_std / 2)
     ),
     "leaves out the factor ½ of the square": _gaussian(shape=lambda z: -(z**2)),
     "does not square the distance from the mean": _gaussian(shape=lambda z: -0.5 * z),
