@@ -98,6 +98,10 @@ def overflowing_loss(chosen, rejected):
         return np.log(1 + np.exp(rejected - chosen))
 
 
+def clipped_loss(chosen, rejected, smallest):
+    return -np.log(np.clip(1 / (1 + np.exp(np.minimum(rejected - chosen, 700.0))), smallest, 1.0))
+
+
 @pytest.mark.parametrize(
     ("checker", "wrong", "words"),
     [
@@ -106,6 +110,8 @@ def overflowing_loss(chosen, rejected):
         (check_preference_loss, lambda w, lo: library_loss(lo, w), "prefers the rejected"),
         (check_preference_loss, lambda w, lo: library_loss(w, lo).mean(), "shape"),
         (check_preference_loss, lambda w, lo: -library_loss(w, lo), "needs a minus"),
+        (check_preference_loss, lambda w, lo: clipped_loss(w, lo, 1e-8), "lose their distance"),
+        (check_preference_loss, lambda w, lo: clipped_loss(w, lo, 1e-12), "lose their distance"),
         (check_preference_loss, lambda w, lo: library_loss(2 * w, 2 * lo), "wrong on"),
         (
             check_token_rewards,
@@ -119,6 +125,7 @@ def overflowing_loss(chosen, rejected):
         ),
         (check_token_rewards, lambda r, p, q, m, b: loop_rewards(r, q, p, m, b), "pays for drifting"),
         (check_token_rewards, lambda r, p, q, m, b: loop_rewards(r, p, q, m, 0.0), "leaves out the penalty"),
+        (check_token_rewards, lambda r, p, q, m, b: loop_rewards(r, np.fmax(p, q), q, m, b), "off at 0"),
         (
             check_token_rewards,
             lambda r, p, q, m, b: loop_rewards(r, np.exp(p), np.exp(q), m, b),
@@ -134,10 +141,17 @@ def overflowing_loss(chosen, rejected):
         (check_memory, lambda n, v, f, r, b: 16 * n + b * n * (v + f + r), "for frozen"),
         (check_memory, lambda n, v, f, r, b: n * (8 + 8 * v + b * f + b * r), "moments are missing"),
         (check_memory, lambda n, v, f, r, b: 32 * n + b * n * (f + r), "where there is none"),
+        (check_memory, lambda n, v, f, r, b: 16 * n * (1 + v) + b * n * max(f, r), "where there are two"),
+        (check_memory, lambda n, v, f, r, b: n / 1e9 * (16 + 16 * v + b * f + b * r), "in GB"),
         (check_best_of_n, lambda r, t, n: r.reshape(-1, n).max(axis=1).mean(), "mean reward"),
         (check_best_of_n, lambda r, t, n: t.reshape(-1, n).max(axis=1).mean(), "which nobody sees"),
         (check_best_of_n, lambda r, t, n: t[r.argmax()], "once among all"),
-        (check_best_of_n, lambda r, t, n: t.reshape(-1, n)[:, r.reshape(-1, n).argmax(1)].mean(), "wrong on"),
+        (
+            check_best_of_n,
+            lambda r, t, n: t.reshape(-1, n)[:, r.reshape(-1, n).argmax(1)].mean(),
+            "every row",
+        ),
+        (check_best_of_n, lambda r, t, n: t[np.argsort(r)[-n:]].mean(), "wrong on"),
     ],
 )
 def test_wrong_answers_are_named(checker, wrong, words):

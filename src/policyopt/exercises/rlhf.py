@@ -107,6 +107,13 @@ _LOSS_MISTAKES: Mistakes = {
     "adds the scores; what counts is how far the one is above the other": lambda c, r: _loss(c, -r),
     "has a logarithm to the base 2; ours is the natural one": lambda c, r: _loss(c, r) / np.log(2),
     "is the distance of the scores itself; the loss is −log σ of it": lambda c, r: c - r,
+    **{
+        f"keeps the probability {word} for its logarithm; scores hundreds apart then lose their distance": cut
+        for word, cut in {
+            "above 10⁻⁸": lambda c, r: -np.log(np.maximum(_sigmoid(c - r), 1e-8)),
+            "above 10⁻¹²": lambda c, r: -np.log(np.maximum(_sigmoid(c - r), 1e-12)),
+        }.items()
+    },
     "is the mean of all in every place; each pair has a loss of its own": (
         lambda c, r: np.full_like(c, _loss(c, r).mean())
     ),
@@ -183,6 +190,9 @@ _EARNED_MISTAKES: Mistakes = {
     "takes the penalty's absolute value; a token that is less likely than to the reference earns by it": (
         _paid(lambda p, q, m, b: b * np.abs(p - q) * m)
     ),
+    "cuts the penalty off at 0; a token that is less likely than to the reference earns by it": (
+        _paid(lambda p, q, m, b: b * np.maximum(p - q, 0.0) * m)
+    ),
     "takes the ratio of the log-probabilities; their difference is asked for": (
         _paid(lambda p, q, m, b: b * p / q * m)
     ),
@@ -229,6 +239,7 @@ _MEMORY_MISTAKES: Mistakes = {
     "forgets the policy": lambda n, v, f, r, b: n * (_TRAINED * v + b * (f + r)),
     "forgets the reference": lambda n, v, f, r, b: _memory(n, v, False, r, b),
     "forgets the reward model": lambda n, v, f, r, b: _memory(n, v, f, False, b),
+    "counts one frozen model where there are two": lambda n, v, f, r, b: _memory(n, v, f or r, False, b),
     "counts frozen models that are not there": lambda n, v, f, r, b: _memory(n, v, True, True, b),
     "takes the frozen models for trained; they have neither gradients nor moments": (
         lambda n, v, f, r, b: n * _TRAINED * (1 + v + f + r)
@@ -239,6 +250,7 @@ _MEMORY_MISTAKES: Mistakes = {
     ),
     "takes 8 bytes for a trained parameter: Adam's two moments are missing": _bytes(8),
     "takes 4 bytes for a trained parameter: gradients and Adam's two moments are missing": _bytes(4),
+    "counts in GB; bytes are asked for": lambda *models: _memory(*models) / 1e9,
     "counts numbers, not bytes: each trained one takes four": lambda n, v, f, r, b: n * (4 * (1 + v) + f + r),
 }
 
@@ -281,6 +293,9 @@ _BEST_MISTAKES: Mistakes = {
     ),
     "takes the place within a choice for the place among all outputs": (
         lambda r, t, n: t[r.reshape(-1, n).argmax(axis=1)].mean()
+    ),
+    "takes every choice's place in every row; row i is to be asked for the place of choice i alone": (
+        lambda r, t, n: t.reshape(-1, n)[:, r.reshape(-1, n).argmax(axis=1)].mean()
     ),
     "adds up the tastes; their mean is asked for": lambda r, t, n: _chosen(r, t, n).sum(),
 }
