@@ -13,7 +13,7 @@ from policyopt.language.sampling import encode_prompts, read_states
 from policyopt.language.tokenizer import CharTokenizer
 
 CONTEXT = TINY.context
-CLOSE = dict(atol=1e-5, rtol=1e-5)
+CLOSE = dict(atol=1e-4, rtol=1e-4)  # float32, and processors differ in the order of their sums
 
 
 def random_tokens(*shape, vocabulary=5, seed=0):

@@ -67,10 +67,25 @@ def sampled(study):
     return random.Random(SAMPLE_SEED).choice(cells[: max(len(cells) // 4, 1)])
 
 
+def check_like_another_seed(study, cell, again):
+    """Each column's mean over a run lies among those of the stored seeds, give or take their range."""
+    same = dataclasses.replace(cell, seed=0)
+    seeds = [other for other in study.cells() if dataclasses.replace(other, seed=0) == same]
+    stored = [Store(RESULTS / study.name).read(other).history for other in seeds]
+    for column, values in again.items():
+        if column == "reference_kl":  # a rare output decides it, and among seeds it differs by 500 times
+            assert np.nanmean(values) > 0
+            continue
+        means = [np.nanmean(history[column]) for history in stored]
+        slack = max(means) - min(means) + 1e-3 * abs(max(means))
+        assert min(means) - slack <= np.nanmean(values) <= max(means) + slack, column
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_cell_run_again_gives_the_same(name, tmp_path):
     """To the bit on a machine of the same kind. Elsewhere rounding differs, and learning magnifies it: there
-    the first rows are compared.
+    the first rows are compared. Where a run begins with a trained model, even those have had their 700 steps
+    in which to part, and the run has to look like one more seed.
     """
     study = STUDIES[name]
     cell = sampled(study)
@@ -82,13 +97,16 @@ def test_a_cell_run_again_gives_the_same(name, tmp_path):
     assert set(stored.history) == set(again.history)
     here, there = describe_machine(), stored.about["provenance"]
     same_machine = all(here[what] == there[what] for what in ("system", "cpu", "numpy", "torch", "gymnasium"))
+    begins_trained = "outputs" in stored.history
     for column, values in stored.history.items():
         if same_machine:
             np.testing.assert_array_equal(again.history[column], values, err_msg=column)
-        else:
+        elif not begins_trained:
             np.testing.assert_allclose(again.history[column][:1], values[:1], rtol=0.02, err_msg=column)
     if same_machine:
         np.testing.assert_array_equal(again.returns, stored.returns)
+    elif begins_trained:
+        check_like_another_seed(study, cell, again.history)
 
 
 @pytest.mark.parametrize(

