@@ -79,6 +79,9 @@ def test_three_losses_by_hand():
         (lambda v, o, g, c: np.square(v - g), "nothing is clipped"),
         (lambda v, o, g, c: case_by_case(v, 0 * o, g, c), "the range lies around the old value"),
         (lambda v, o, g, c: case_by_case(v, g, g, c), "around the returns"),
+        (lambda v, o, g, c: np.maximum((v - g) ** 2, ((v - o).clip(-c, c) - g) ** 2), "add the old value"),
+        (lambda v, o, g, c: np.maximum((v - g) ** 2, (v.clip(max=o + c) - g) ** 2), "only upwards"),
+        (lambda v, o, g, c: np.maximum((v - g) ** 2, (v.clip(min=o - c) - g) ** 2), "only downwards"),
         (lambda v, o, g, c: np.sqrt(case_by_case(v, o, g, c)), "does not square"),
         (lambda v, o, g, c: np.mean(case_by_case(v, o, g, c)), "returned a single number"),
         (lambda v, o, g, c: -np.array(case_by_case(v, o, g, c)), "wrong sign"),
@@ -105,8 +108,11 @@ def by_moments(mean, variance, count, batch):
     """By way of the sums of the observations and of their squares."""
     total = count + len(batch)
     first = (count * mean + batch.sum(axis=0)) / total
-    second = (count * (variance + mean**2) + (batch**2).sum(axis=0)) / total
-    return np.stack([first, second - first**2])
+    return np.stack([first, mean_square(mean, variance, count, batch) - first**2])
+
+
+def mean_square(mean, variance, count, batch):
+    return (count * (variance + mean**2) + (batch**2).sum(axis=0)) / (count + len(batch))
 
 
 @pytest.mark.parametrize("right", [gymnasium_s, by_moments])
@@ -137,6 +143,7 @@ def test_updated_statistics_are_those_of_all_observations():
         (lambda m, v, n, x: [(m + x.mean(0)) / 2, (v + x.var(0)) / 2], "alike"),
         (lambda m, v, n, x: by_moments(m, v, n, x) ** [[1], [0.5]], "standard deviation in place"),
         (lambda m, v, n, x: by_moments(m, v, n, x)[0], "shape"),
+        (lambda m, v, n, x: [by_moments(m, v, n, x)[0], mean_square(m, v, n, x)], "subtract the square"),
         (lambda m, v, n, x: [m, by_moments(m, v, n, x)[1]], "leaves the mean"),
         (lambda m, v, n, x: by_moments(m, v, n + 1, x), "wrong on"),
     ],
@@ -183,6 +190,11 @@ def with_numpy_s_std(advantages, size):
     return np.concatenate([(p - p.mean()) / p.std() if len(p) > 1 else p for p in parts])
 
 
+def even_parts(advantages, size):
+    parts = np.array_split(advantages, range(0, len(advantages), size)[-1] // size + 1)
+    return np.concatenate([losses.normalize(torch.from_numpy(part)) for part in parts])
+
+
 def with_nan(advantages, size):
     def deviation(part):
         return np.sqrt(np.sum((part - part.mean()) ** 2) / (len(part) - 1))
@@ -198,6 +210,7 @@ def with_nan(advantages, size):
         (all_at_once, "the whole batch at once"),
         (with_numpy_s_std, "ddof=1"),
         (with_nan, "single advantage as it is"),
+        (even_parts, "about the same size"),
         (lambda a, size: a, "wrong on"),
         (lambda a, size: loop_over_parts(a, size)[: len(a) // size * size], "shape"),
         (lambda a, size: -np.array(loop_over_parts(a, size)), "wrong sign"),

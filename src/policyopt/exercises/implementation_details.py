@@ -103,6 +103,15 @@ _CLIP_MISTAKES: Mistakes = {
     "clips to the range from −c to c; the range lies around the old value": (
         lambda v, o, g, c: np.maximum((v - g) ** 2, (_within(v, 0.0, c) - g) ** 2)
     ),
+    "clips the step alone; add the old value, from which the step was taken": (
+        lambda v, o, g, c: np.maximum((v - g) ** 2, (_within(v - o, 0.0, c) - g) ** 2)
+    ),
+    "clips only upwards; a value may leave the old one by c in both directions": (
+        lambda v, o, g, c: np.maximum((v - g) ** 2, (np.minimum(v, o + c) - g) ** 2)
+    ),
+    "clips only downwards; a value may leave the old one by c in both directions": (
+        lambda v, o, g, c: np.maximum((v - g) ** 2, (np.maximum(v, o - c) - g) ** 2)
+    ),
     "clips the old value instead of the new one": (
         lambda v, o, g, c: np.maximum((v - g) ** 2, (_within(o, v, c) - g) ** 2)
     ),
@@ -178,6 +187,11 @@ _STATISTICS_MISTAKES: Mistakes = {
     ),
     "takes the distance from the mean that has been updated already; keep the old one until the variance is "
     "done": _with_new_mean,
+    "is the mean square, not the variance: subtract the square of the new mean": (
+        lambda m, v, n, x: (
+            _update_statistics(m, v, n, x) + np.stack([0 * m, _update_statistics(m, v, n, x)[0] ** 2])
+        )
+    ),
     "has one mean for all components; each component of an observation has its own, so use axis=0": (
         _one_for_all
     ),
@@ -216,6 +230,12 @@ def _without_the_last(advantages, size):
     return np.concatenate([_normalized_minibatches(advantages[:full], size), advantages[full:]])
 
 
+def _evenly(advantages, size):
+    return np.concatenate(
+        [_standard(part) for part in np.array_split(advantages, -(-len(advantages) // size))]
+    )
+
+
 _MINIBATCH_MISTAKES: Mistakes = {
     "normalises the whole batch at once; each minibatch is to have a mean and a deviation of its own": (
         lambda a, size: _standard(a)
@@ -239,6 +259,8 @@ _MINIBATCH_MISTAKES: Mistakes = {
     "gives a minibatch of one advantage a deviation of NaN; leave a single advantage as it is": (
         _in_parts(lambda part, whole: _standard(part) if len(part) > 1 else part * np.nan)
     ),
+    "cuts into minibatches of about the same size; they are stretches of exactly `size`, and the last may be "
+    "shorter": _evenly,
     "subtracts the mean of the whole batch; each minibatch has its own": (
         _in_parts(
             lambda part, whole: part if len(part) < 2 else (part - whole.mean()) / (part.std(ddof=1) + 1e-8)
