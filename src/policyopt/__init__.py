@@ -16,6 +16,7 @@ from policyopt.evaluation import RandomAgent, evaluate
 from policyopt.history import History
 from policyopt.losses import clipped_surrogate, policy_gradient
 from policyopt.networks import Actor, ActorCritic, mlp
+from policyopt.replay import ReplayBuffer, Transitions
 from policyopt.returns import discounted_returns, gae, group_relative_advantages, td_errors
 from policyopt.rollout import Collector, EpisodeCollector, Rollout, make_env, make_envs
 from policyopt.tabular import (
@@ -49,10 +50,12 @@ __all__ = [
     "QLearningConfig",
     "RandomAgent",
     "ReinforceConfig",
+    "ReplayBuffer",
     "Rollout",
     "TRPOConfig",
     "TabularAgent",
     "TabularModel",
+    "Transitions",
     "a2c",
     "a3c",
     "clipped_surrogate",
