@@ -7,15 +7,32 @@ from typing import Any
 from torch import Generator
 
 from policyopt.files import load_file, save_file, space_from_dict, space_to_dict
-from policyopt.networks import Actor, ActorCritic
+from policyopt.networks import Actor, ActorCritic, Agent
+from policyopt.q_networks import (
+    DeterministicActorCritic,
+    QNetwork,
+    SquashedActorCritic,
+    TwinDeterministicActorCritic,
+)
 from policyopt.tabular import TabularAgent
 
 __all__ = ["load_agent", "save_agent"]
 
-CLASSES = {"Actor": Actor, "ActorCritic": ActorCritic, "TabularAgent": TabularAgent}
+CLASSES: dict[str, type] = {
+    agent.__name__: agent
+    for agent in (
+        Actor,
+        ActorCritic,
+        DeterministicActorCritic,
+        QNetwork,
+        SquashedActorCritic,
+        TabularAgent,
+        TwinDeterministicActorCritic,
+    )
+}
 
 
-def save_agent(path: str | os.PathLike, agent: Actor | TabularAgent, **about: Any) -> Path:
+def save_agent(path: str | os.PathLike, agent: Agent | TabularAgent, **about: Any) -> Path:
     """Write an agent to a file that ``load_agent`` reads.
 
     Args:
@@ -38,7 +55,7 @@ def save_agent(path: str | os.PathLike, agent: Actor | TabularAgent, **about: An
     return save_file(path, content)
 
 
-def load_agent(path: str | os.PathLike) -> tuple[Actor | TabularAgent, dict[str, Any]]:
+def load_agent(path: str | os.PathLike) -> tuple[Agent | TabularAgent, dict[str, Any]]:
     """Read an agent, and what was kept with it.
 
     Raises:

@@ -15,7 +15,20 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from policyopt.agents import load_agent, save_agent
-from policyopt.algorithms import a2c, a3c, grpo, ppo, ppo_penalty, q_learning, reinforce, trpo
+from policyopt.algorithms import (
+    a2c,
+    a3c,
+    ddpg,
+    dqn,
+    grpo,
+    ppo,
+    ppo_penalty,
+    q_learning,
+    reinforce,
+    sac,
+    td3,
+    trpo,
+)
 from policyopt.evaluation import evaluate
 from policyopt.files import check_writable
 from policyopt.settings import check_seed
@@ -30,6 +43,10 @@ ALGORITHMS: dict[str, tuple[str, type, Callable]] = {  # its name in words, its 
     "ppo_penalty": ("PPO-penalty", ppo_penalty.PPOPenaltyConfig, ppo_penalty.train),
     "trpo": ("TRPO", trpo.TRPOConfig, trpo.train),
     "grpo": ("GRPO", grpo.GRPOConfig, grpo.train),
+    "dqn": ("DQN", dqn.DQNConfig, dqn.train),
+    "ddpg": ("DDPG", ddpg.DDPGConfig, ddpg.train),
+    "td3": ("TD3", td3.TD3Config, td3.train),
+    "sac": ("SAC", sac.SACConfig, sac.train),
 }
 
 

@@ -1,4 +1,4 @@
-"""The two distributions a policy here can have over actions.
+"""The distributions a policy here can have over actions.
 
 They exist beside ``torch.distributions`` for two reasons: a generator can be passed to ``sample``, so that
 no global random state is involved, and a training step with them takes fewer small operations. Tests hold
@@ -9,10 +9,12 @@ import math
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import softplus
 
-__all__ = ["Categorical", "DiagonalGaussian"]
+__all__ = ["Categorical", "DiagonalGaussian", "SquashedGaussian"]
 
 LOG_2PI = math.log(2 * math.pi)
+LOG_2 = math.log(2)
 
 
 class Categorical:
@@ -109,3 +111,46 @@ class DiagonalGaussian:
     def from_rows(cls, rows: Tensor) -> "DiagonalGaussian":
         """The distributions that ``rows`` gave."""
         return cls(*rows.chunk(2, dim=-1))
+
+
+class SquashedGaussian:
+    r"""Independent normal distributions for D components, squashed into (−1, 1): :math:`a = \tanh u` with
+    :math:`u \sim \mathcal N(\mu, \sigma^2)`. Haarnoja et al. (2018), arXiv:1801.01290, appendix C.
+
+    Args:
+        mean: μ(s), ``[..., D]``.
+        log_std: log σ(s), ``[D]`` or ``[..., D]``.
+    """
+
+    def __init__(self, mean: Tensor, log_std: Tensor):
+        self.gaussian = DiagonalGaussian(mean, log_std)
+
+    @property
+    def mode(self) -> Tensor:
+        """The squashed mean, the median of each component, ``[..., D]``."""
+        return self.gaussian.mean.tanh()
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """One action for each row, ``[..., D]``."""
+        return self.gaussian.sample(generator).tanh()
+
+    def sample_with_log_prob(self, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """One action for each row, ``[..., D]``, and its log density, ``[...]``.
+
+        Both are differentiable functions of the parameters for the noise that was drawn, and the density is
+        exact however close to ±1 an action is.
+        """
+        unsquashed = self.gaussian.sample(generator)
+        return unsquashed.tanh(), self._log_prob(unsquashed)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """log density of the given actions ``[..., D]`` in (−1, 1), summed over components, ``[...]``.
+
+        Book: eq-squashed-gaussian. Haarnoja et al. (2018), eq. 21.
+        """
+        return self._log_prob(actions.atanh())
+
+    def _log_prob(self, unsquashed: Tensor) -> Tensor:
+        # log(1 − tanh²u), whose plain form gives −inf once tanh u is rounded to 1.
+        log_slope = 2 * (LOG_2 - unsquashed - softplus(-2 * unsquashed))
+        return self.gaussian.log_prob(unsquashed) - log_slope.sum(dim=-1)

@@ -20,6 +20,7 @@ __all__ = [
     "masked_mean",
     "normalize",
     "policy_gradient",
+    "td_targets",
 ]
 
 
@@ -163,3 +164,20 @@ def explained_variance(predictions: Tensor, targets: Tensor) -> float:
     errors, targets = (targets - predictions).numpy(), targets.numpy()
     variance = targets.var()  # NumPy's takes a third of the time of torch's on a batch of a hundred
     return float(1 - errors.var() / variance) if variance > 0 else math.nan
+
+
+def td_targets(rewards: Tensor, next_values: Tensor, terminated: Tensor, gamma: float) -> Tensor:
+    r"""What the values of actions should have been after one step, :math:`r + \gamma V(s')`.
+
+    Book: eq-td-target. Sutton & Barto (2018), eq. 6.2; Mnih et al. (2015), algorithm 1.
+
+    Args:
+        rewards: r, ``[B]``.
+        next_values: what s' is taken to be worth, ``[B]``; the maximum over its actions, say.
+        terminated: the episode is over in s', so nothing follows, ``[B]`` bool. A truncation is no end.
+        gamma: γ.
+
+    Returns:
+        The targets, ``[B]``.
+    """
+    return torch.where(terminated, rewards, torch.add(rewards, next_values, alpha=gamma))

@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from policyopt.distributions import Categorical, DiagonalGaussian
 
-__all__ = ["Actor", "ActorCritic", "mlp"]
+__all__ = ["Actor", "ActorCritic", "Agent", "mlp"]
 
 
 def mlp(
@@ -52,16 +52,33 @@ def mlp(
         nn.init.orthogonal_(layer.weight, output_gain if last else 2**0.5, generator=generator)
         nn.init.zeros_(layer.bias)
         layers += [layer] if last else [layer, activation()]
-    return nn.Sequential(*layers)
+    return Perceptron(*layers)
+
+
+class Perceptron(nn.Sequential):
+    """Layers one after the other. Their hooks are not called: for small networks that is half of the time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self._modules.values():
+            x = layer.forward(x)
+        return x
 
 
 class ObservationEncoder(nn.Module):
     """Turns a batch of observations into the vector a network reads: a Box is flattened, a Discrete
     becomes one-hot.
+
+    Raises:
+        ValueError: a space of another kind, or images, which are nothing for perceptrons.
     """
 
     def __init__(self, space: gym.Space):
         super().__init__()
+        if isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) == 3:
+            raise ValueError(
+                f"observation space {space} holds images, for which there is no suitable network here; "
+                "make a vector of features of them (gymnasium.wrappers.TransformObservation)"
+            )
         if isinstance(space, Box):
             self.width = int(np.prod(space.shape))
         elif isinstance(space, Discrete):
@@ -82,7 +99,67 @@ class ObservationEncoder(nn.Module):
         return obs.float()  # [..., O]
 
 
-class Actor(nn.Module):
+class Agent(nn.Module):
+    """What agents made of networks have in common: spaces, an encoder of observations, ``predict``.
+
+    A class derived from it says in ``act`` what is done.
+
+    Args:
+        obs_space: Box (flattened) or Discrete (one-hot).
+        action_space: what the derived class allows.
+        hidden: widths of the hidden layers of each network.
+
+    Raises:
+        ValueError: an observation space that is not supported, named with what is.
+    """
+
+    def __init__(self, obs_space: gym.Space, action_space: gym.Space, hidden: Sequence[int]):
+        super().__init__()
+        self.obs_space, self.action_space, self.hidden = obs_space, action_space, tuple(hidden)
+        self.encoder = ObservationEncoder(obs_space)
+
+    @classmethod
+    def for_env(cls, env: gym.Env, hidden: Sequence[int], seed: int) -> Self:
+        """An agent with the spaces of an environment and the random weights of ``seed``."""
+        return cls(env.observation_space, env.action_space, hidden, Generator().manual_seed(seed))
+
+    def act(self, obs: Tensor, deterministic: bool, generator: Generator | None) -> np.ndarray:
+        """What the environment is given for observations ``[..., *O]``."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def predict(
+        self,
+        obs: np.ndarray,
+        deterministic: bool = True,
+        *,
+        generator: Generator | None = None,
+        state: None = None,
+        episode_start: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, None]:
+        """The action for one observation, or for a batch of them.
+
+        Args:
+            obs: one observation of the observation space's shape, or a batch with one more leading dimension.
+            deterministic: the likeliest action; otherwise one drawn from the policy.
+            generator: where a drawn action comes from; torch's global one when None.
+            state: ignored. Tools of Stable-Baselines3 pass it, for agents with a memory.
+            episode_start: ignored, for the same reason.
+
+        Returns:
+            The action (or the batch) as a NumPy array the environment accepts, and None (no recurrent state).
+
+        Raises:
+            ValueError: an observation of another shape.
+        """
+        array = np.asarray(obs)
+        shape = self.obs_space.shape
+        if array.shape[array.ndim - len(shape) :] != shape or array.ndim > len(shape) + 1:
+            raise ValueError(f"obs has shape {array.shape}; it must be {shape}, or a batch of such")
+        return self.act(torch.as_tensor(array), deterministic, generator), None
+
+
+class Actor(Agent):
     """A stochastic policy π_θ(a|s): a perceptron that gives a distribution over actions.
 
     A Discrete action space gets a categorical policy, a Box a Gaussian whose standard deviation does not
@@ -105,9 +182,7 @@ class Actor(nn.Module):
         hidden: Sequence[int] = (64, 64),
         generator: Generator | None = None,
     ):
-        super().__init__()
-        self.obs_space, self.action_space, self.hidden = obs_space, action_space, tuple(hidden)
-        self.encoder = ObservationEncoder(obs_space)
+        super().__init__(obs_space, action_space, hidden)
         if isinstance(action_space, Discrete):
             outputs = int(action_space.n)
         elif isinstance(action_space, Box) and len(action_space.shape) == 1:
@@ -150,37 +225,10 @@ class Actor(nn.Module):
             return actions.numpy() + int(self.action_space.start)
         return actions.clamp(self.action_low, self.action_high).numpy()
 
-    @torch.no_grad()
-    def predict(
-        self,
-        obs: np.ndarray,
-        deterministic: bool = True,
-        *,
-        generator: Generator | None = None,
-        state: None = None,
-        episode_start: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, None]:
-        """The action for one observation, or for a batch of them.
-
-        Args:
-            obs: one observation of the observation space's shape, or a batch with one more leading dimension.
-            deterministic: the likeliest action; otherwise one drawn from the policy.
-            generator: where a drawn action comes from; torch's global one when None.
-            state: ignored. Tools of Stable-Baselines3 pass it, for agents with a memory.
-            episode_start: ignored, for the same reason.
-
-        Returns:
-            The action (or the batch) as a NumPy array the environment accepts, and None (no recurrent state).
-
-        Raises:
-            ValueError: an observation of another shape.
-        """
-        array = np.asarray(obs)
-        shape = self.obs_space.shape
-        if array.shape[array.ndim - len(shape) :] != shape or array.ndim > len(shape) + 1:
-            raise ValueError(f"obs has shape {array.shape}; it must be {shape}, or a batch of such")
-        dist = self.policy(torch.as_tensor(array))
-        return self.to_env(dist.mode if deterministic else dist.sample(generator)), None
+    def act(self, obs: Tensor, deterministic: bool, generator: Generator | None) -> np.ndarray:
+        """The likeliest actions, or actions drawn from the policy, as the environment takes them."""
+        dist = self.policy(obs)
+        return self.to_env(dist.mode if deterministic else dist.sample(generator))
 
 
 class ActorCritic(Actor):

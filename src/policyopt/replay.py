@@ -1,6 +1,8 @@
 """Steps that were played, kept to be learned from again. Lin (1992); Mnih et al. (2015)."""
 
+import math
 import numbers
+from collections import deque
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -9,7 +11,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Generator, Tensor
 
-__all__ = ["ReplayBuffer", "Transitions"]
+__all__ = ["ReplayBuffer", "ReplayCollector", "Transitions"]
 
 
 class Transitions(NamedTuple):
@@ -79,7 +81,7 @@ class ReplayBuffer:
                 is left as it was.
         """
         row = Transitions(obs, action, reward, next_obs, terminated, truncated)
-        for name, value, array in zip(Transitions._fields, row, self._arrays, strict=True):
+        for name, value, array in zip(Transitions._fields[:4], row, self._arrays, strict=False):
             value = np.asarray(value)
             if value.shape != array.shape[1:]:
                 raise ValueError(f"{name} has the shape {value.shape}; the buffer keeps {array.shape[1:]}")
@@ -107,6 +109,22 @@ class ReplayBuffer:
                 "and a batch needs at least 1 and no more than it holds"
             )
         rows = torch.randint(len(self), (batch_size,), generator=self.generator)
+        return Transitions(*(column.index_select(0, rows) for column in self.columns))
+
+    def newest(self, count: int) -> Transitions:
+        """The last steps that were added, in their order.
+
+        Args:
+            count: B.
+
+        Raises:
+            ValueError: the buffer holds fewer than B steps.
+        """
+        if not 1 <= count <= len(self):
+            raise ValueError(
+                f"count is {count}; the buffer holds {len(self)} steps, and at least 1 is needed"
+            )
+        rows = torch.arange(self.added - count, self.added) % self.capacity
         return Transitions(*(column[rows] for column in self.columns))
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,3 +167,96 @@ def _empty(what: str, space: gym.Space, capacity: int) -> Tensor:
     if isinstance(space, Box):
         return torch.from_numpy(np.zeros((capacity, *space.shape), dtype=space.dtype))
     raise ValueError(f"{what} space {space} is not supported; a replay buffer keeps Box or Discrete")
+
+
+class ReplayCollector:
+    """Plays one environment, keeps every step in a replay buffer, and remembers where it stopped.
+
+    Args:
+        env: the environment. Each episode is reset with a seed of its own.
+        buffer: where the steps go. Its generator is what an algorithm draws from.
+        seed: of the episodes and of ``rng``.
+
+    Attributes:
+        rng: for whoever chooses the actions.
+        obs: s, the observation that waits for an action.
+        steps_taken: so far.
+        episode_over: whether the last step ended an episode, or there was none yet.
+
+    The state of a collector (``state_dict``) has the seed of the current episode and the actions sent in it.
+    Loading it plays them again, which brings any environment that depends on its seed alone back to where it
+    was without pickling it.
+    """
+
+    def __init__(self, env: gym.Env, buffer: ReplayBuffer, seed: int):
+        self.env, self.buffer = env, buffer
+        self.rng = np.random.default_rng(seed)
+        self.steps_taken = 0
+        self.finished: deque[tuple[float, int]] = deque(maxlen=20)  # returns and lengths
+        self._begin(int(self.rng.integers(2**31)))
+
+    def _begin(self, episode_seed: int) -> None:
+        self._episode_seed = episode_seed
+        self._sent: list[np.ndarray] = []
+        self._return = 0.0
+        self.obs, _ = self.env.reset(seed=episode_seed)
+        self.episode_over = True
+
+    def step(self, action: np.ndarray | int, sent: np.ndarray | int) -> None:
+        """Play one step and keep it; when it ends the episode, the next one is begun.
+
+        Args:
+            action: as the buffer keeps it.
+            sent: the same action as the environment takes it.
+
+        Raises:
+            ValueError: the environment gave a reward or an observation that is not finite.
+        """
+        next_obs, reward, terminated, truncated, _ = self.env.step(sent)
+        self.buffer.add(self.obs, action, reward, next_obs, terminated, truncated)
+        self._sent.append(np.asarray(sent))
+        self._return += float(reward)
+        self.steps_taken += 1
+        self.obs, self.episode_over = next_obs, False
+        if terminated or truncated:
+            self.finished.append((self._return, len(self._sent)))
+            self._begin(int(self.rng.integers(2**31)))
+
+    def recent(self) -> dict[str, float]:
+        """Mean return and mean length of the last 20 finished episodes; NaN before the first has finished."""
+        means = np.mean(self.finished, axis=0) if self.finished else (math.nan, math.nan)
+        return {"episode_return": float(means[0]), "episode_length": float(means[1])}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on from here, the buffer included."""
+        return {
+            "buffer": self.buffer.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "steps": self.steps_taken,
+            "finished": list(self.finished),
+            "episode_seed": self._episode_seed,
+            "sent": torch.from_numpy(np.stack(self._sent)) if self._sent else torch.empty(0),
+            "obs": torch.from_numpy(np.array(self.obs)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Return to a saved state by playing its episode again.
+
+        Raises:
+            ValueError: the environment did not end up where it was, so it is not deterministic.
+        """
+        self.buffer.load_state_dict(state["buffer"])
+        self._begin(state["episode_seed"])
+        for sent in state["sent"].numpy():
+            self.obs, reward, *_ = self.env.step(sent)
+            self._sent.append(sent)
+            self._return += float(reward)
+            self.episode_over = False
+        if not np.array_equal(self.obs, state["obs"].numpy()):
+            raise ValueError(
+                "playing the saved actions again did not lead to the saved observation: this environment is "
+                "not deterministic given its seed, so the run cannot be resumed"
+            )
+        self.rng.bit_generator.state = state["rng"]
+        self.steps_taken = state["steps"]
+        self.finished = deque(state["finished"], maxlen=20)

@@ -56,13 +56,17 @@ END = (float, 0, INF, "optional")
 # What a setting may be, by its name: a name means the same in every algorithm.
 
 SETTINGS: dict[str, tuple] = {
+    "actor_learning_rate": POSITIVE,
     "batch_size": COUNT,
+    "buffer_size": COUNT,
+    "clip_error": (bool,),
     "cg_damping": NOT_NEGATIVE,
     "cg_steps": COUNT,
     "clip": POSITIVE,
     "clip_end": (*POSITIVE, "optional"),
     "discount_steps": (bool,),
     "divide_by_std": (bool,),
+    "double": (bool,),
     "entropy_coef": NOT_NEGATIVE,
     "epochs": COUNT,
     "epsilon": SHARE,
@@ -74,35 +78,51 @@ SETTINGS: dict[str, tuple] = {
     "gamma": SHARE,
     "group_size": (int, 2, INF),
     "horizon": COUNT,
+    "initial_temperature": POSITIVE,
     "initial_value": (float, -INF, INF),
     "kl_coef": NOT_NEGATIVE,
     "kl_coef_factor": (float, 1, INF),
     "kl_target": POSITIVE,
     "kl_tolerance": (float, 1, INF),
+    "learn_temperature": (bool,),
     "learning_rate": POSITIVE,
     "learning_rate_end": END,
+    "learning_starts": COUNT,
     "line_search_shrink": (*SHARE, "open"),
     "line_search_tries": COUNT,
     "log_every": COUNT,
+    "log_steps": COUNT,
     "max_grad_norm": POSITIVE,
     "max_kl": POSITIVE,
     "mean_decay": SHARE,
     "micro_batch_size": (*COUNT, "optional"),
     "minibatch_size": COUNT,
     "n_steps": COUNT,
+    "noise_std": NOT_NEGATIVE,
+    "noise_theta": (*SHARE, "open"),
     "normalize_advantages": (bool,),
     "num_envs": COUNT,
     "num_episodes": COUNT,
     "num_groups": COUNT,
     "num_prompts": COUNT,
     "num_workers": COUNT,
+    "policy_delay": COUNT,
     "reference_every": (*COUNT, "optional"),
+    "replay": (bool,),
     "reward_to_go": (bool,),
     "rms_decay": SHARE,
     "rms_epsilon": POSITIVE,
+    "smoothing_clip": NOT_NEGATIVE,
+    "smoothing_std": NOT_NEGATIVE,
+    "target_entropy": (float, -INF, INF, "optional"),
+    "target_every": COUNT,
     "target_kl": (*POSITIVE, "optional"),
+    "target_network": (bool,),
+    "tau": (*SHARE, "open"),
     "temperature": POSITIVE,
     "total_steps": COUNT,
+    "train_every": COUNT,
+    "twin_critics": (bool,),
     "updates": COUNT,
     "value_clip": (*POSITIVE, "optional"),
     "value_coef": NOT_NEGATIVE,
@@ -116,7 +136,9 @@ SETTINGS: dict[str, tuple] = {
 def check_settings(config: Any, **allowed: tuple) -> None:
     """Check every field of a configuration against what ``SETTINGS`` allows it to be.
 
-    Where an update takes ``num_envs`` times ``horizon`` steps, ``total_steps`` must allow at least one.
+    Where an update takes ``num_envs`` times ``horizon`` steps, ``total_steps`` must allow at least one. Where
+    steps are replayed, the buffer must hold a batch, and so must the steps before learning starts, which in
+    turn must be fewer than all.
 
     Args:
         config: a dataclass instance.
@@ -137,6 +159,10 @@ def check_settings(config: Any, **allowed: tuple) -> None:
             )
     if {"num_envs", "horizon"} <= set(names):
         check_fields(config, total_steps=(int, config.num_envs * config.horizon, INF))
+    if {"buffer_size", "batch_size", "learning_starts"} <= set(names):
+        at_least = (int, config.batch_size, INF)  # a batch
+        check_fields(config, buffer_size=at_least, learning_starts=at_least)
+        check_fields(config, total_steps=(int, config.learning_starts + 1, INF))
 
 
 def check_seed(seed: int) -> int:

@@ -21,9 +21,11 @@ __all__ = [
     "linear_schedule",
     "make_adam",
     "mean_metrics",
+    "polyak_update",
     "progress_bar",
     "set_learning_rate",
     "single_thread",
+    "steps_of_updates",
     "updates",
     "updates_within",
     "zero_gradients",
@@ -37,8 +39,20 @@ def linear_schedule(start: float, end: float | None, progress: float) -> float:
     return start if end is None else start + (end - start) * progress
 
 
-def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float) -> Tensor:
+def gradient_step(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    max_grad_norm: float = math.inf,
+    inputs: Iterable[Tensor] | None = None,
+) -> Tensor:
     """Minimise ``loss`` by one step, the gradient's norm clipped to ``max_grad_norm``.
+
+    Args:
+        optimizer: of the parameters to be moved.
+        loss: a scalar.
+        max_grad_norm: the norm at most; there is no limit when it is infinite.
+        inputs: the parameters with regard to which the gradient is taken, where the loss depends on others,
+            too, that are to be left alone; all when None.
 
     Returns:
         The norm before clipping, a scalar.
@@ -47,7 +61,7 @@ def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm:
         FloatingPointError: the gradient is not finite; the parameters are left as they were.
     """
     zero_gradients(optimizer)
-    loss.backward()
+    loss.backward(inputs=None if inputs is None else list(inputs))
     return apply_gradients(optimizer, loss, max_grad_norm)
 
 
@@ -122,11 +136,26 @@ def flatten_parameters(parameters: Iterable[nn.Parameter]) -> nn.Parameter:
     return flat
 
 
-def make_adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Adam over parameters that are moved into one vector (``flatten_parameters``); ε = 1e-5, as in OpenAI's
-    baselines.
+@torch.no_grad()
+def polyak_update(target: Tensor, online: Tensor, tau: float) -> None:
+    """Move parameters of a target network towards those that are trained, θ' ← τ θ + (1 − τ) θ'.
+
+    Book: eq-polyak. Lillicrap et al. (2016), arXiv:1509.02971, algorithm 1.
+
+    Args:
+        target: θ', changed in place; a vector of ``flatten_parameters``, for one.
+        online: θ, of the same shape.
+        tau: τ; 1 copies θ.
     """
-    return torch.optim.Adam([flatten_parameters(parameters)], learning_rate, eps=1e-5, fused=True)
+    target.lerp_(online, tau)
+
+
+def make_adam(parameters: nn.Parameter | Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+    """Adam over one vector of ``flatten_parameters``, or over parameters that are moved into one; ε = 1e-5,
+    as in OpenAI's baselines.
+    """
+    vector = parameters if isinstance(parameters, nn.Parameter) else flatten_parameters(parameters)
+    return torch.optim.Adam([vector], learning_rate, eps=1e-5, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -189,6 +218,17 @@ def updates_within(
             yield update
             checkpoint.after(update + 1, last=history.last["step"] >= total_steps)
             advance_to(history.last["step"])
+
+
+def steps_of_updates(
+    total_steps: int, log_steps: int, history: History, checkpoint: "Checkpoint", progress: bool = False
+) -> Iterator[range]:
+    """The numbers of the environment steps of each update, 0 … total_steps − 1 in all: for algorithms that
+    play single steps and learn between them. An update has ``log_steps`` of them, the last one what is left.
+    Otherwise like ``updates``.
+    """
+    for update in updates(math.ceil(total_steps / log_steps), history, checkpoint, progress):
+        yield range(update * log_steps, min((update + 1) * log_steps, total_steps))
 
 
 @contextlib.contextmanager

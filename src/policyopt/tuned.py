@@ -7,11 +7,15 @@ from typing import Any
 
 from policyopt.algorithms.a2c import A2CConfig
 from policyopt.algorithms.a3c import A3CConfig
+from policyopt.algorithms.ddpg import DDPGConfig
+from policyopt.algorithms.dqn import DQNConfig
 from policyopt.algorithms.grpo import GRPOConfig
 from policyopt.algorithms.ppo import PPOConfig
 from policyopt.algorithms.ppo_penalty import PPOPenaltyConfig
 from policyopt.algorithms.q_learning import QLearningConfig
 from policyopt.algorithms.reinforce import ReinforceConfig
+from policyopt.algorithms.sac import SACConfig
+from policyopt.algorithms.td3 import TD3Config
 from policyopt.algorithms.trpo import TRPOConfig
 
 __all__ = ["TUNED", "tuned_config"]
@@ -146,6 +150,27 @@ TUNED: dict[str, dict[str, Any]] = {
             learning_rate_end=0.0,
         ),
     },
+    "dqn": {
+        "CartPole-v1": DQNConfig(
+            learning_rate_end=0.0, epsilon_end=0.04, epsilon_fraction=0.16, hidden=(128, 128)
+        ),
+        "Acrobot-v1": DQNConfig(
+            total_steps=100_000,
+            train_every=4,
+            target_every=250,
+            learning_rate_end=0.0,
+            epsilon_fraction=0.16,
+        ),
+    },
+    "ddpg": {"Pendulum-v1": DDPGConfig(buffer_size=20_000)},
+    "td3": {
+        "Pendulum-v1": TD3Config(buffer_size=20_000),
+        # Only noise that pushes one way for some fifty steps carries the car up the hill.
+        "MountainCarContinuous-v0": TD3Config(
+            total_steps=50_000, buffer_size=50_000, noise_std=0.1, noise_theta=0.02
+        ),
+    },
+    "sac": {"Pendulum-v1": SACConfig(buffer_size=20_000)},
 }
 
 

@@ -13,6 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 # Their chapters are still to be written: the comparisons, and how experiments are judged.
 AWAITED = {
+    "eq-ddpg-actor", "eq-ddpg-critic", "eq-double-dqn", "eq-dqn-loss", "eq-polyak", "eq-sac-actor",
+    "eq-sac-critic", "eq-sac-temperature", "eq-squashed-gaussian", "eq-td-target", "eq-td3-critic",
+    "eq-td3-smoothing",
     "eq-bootstrap-interval", "eq-conjugate-gradient", "eq-fisher-vector-product",
     "eq-iqm", "eq-kaplan-meier",
     "eq-line-search", "eq-performance-profile", "eq-probability-of-improvement", "eq-restricted-mean",

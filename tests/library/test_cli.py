@@ -41,7 +41,8 @@ def test_train_then_watch(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", cli.ALGORITHMS)
 def test_every_algorithm_can_be_trained(name, tmp_path, capsys):
-    env = "FrozenLake-v1" if name == "q_learning" else "CartPole-v1"
+    bounded = dict.fromkeys(("ddpg", "td3", "sac"), "Pendulum-v1")
+    env = {"q_learning": "FrozenLake-v1", **bounded}.get(name, "CartPole-v1")
     run("train", name, "--env", env, "--save", tmp_path / "agent.pt", *SMALL)
     printed = capsys.readouterr().out
     assert name in printed

@@ -221,3 +221,13 @@ def test_what_is_refused_leaves_the_buffer_as_it_was(name, value, words):
     after = buffer.state_dict()
     assert len(buffer) == 2
     assert all(torch.equal(before["steps"][part], after["steps"][part]) for part in Transitions._fields)
+
+
+def test_the_newest_in_their_order():
+    for count in (5, 8, 11):
+        rewards = (filled(count).newest(3).rewards / 10).int().tolist()
+        assert rewards == [count - 3, count - 2, count - 1]
+    with pytest.raises(ValueError, match=r"count is 4; .*\b3\b"):
+        filled(3).newest(4)
+    with pytest.raises(ValueError, match=r"count is 0"):
+        filled(3).newest(0)

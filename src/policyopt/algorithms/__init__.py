@@ -1,5 +1,5 @@
 """The algorithms, one file each, in the order of the field's story: q_learning, reinforce, a2c, a3c, ppo,
-ppo_penalty, trpo, grpo.
+ppo_penalty, trpo, grpo, dqn, ddpg, td3, sac.
 
 Each has a frozen dataclass of settings and one function of the same signature::
 
@@ -22,4 +22,7 @@ diverged; the message says what and why.
 ``config.total_steps`` is never exceeded. A step is one call of an environment's ``step``, and where
 environments are stepped together (``a2c``, ``ppo``, ``ppo_penalty``, ``trpo``) the resets that Gymnasium
 inserts between two episodes are counted as steps too.
+
+Which actions: ``q_learning`` and ``dqn`` choose among a Discrete set, ``ddpg``, ``td3`` and ``sac`` give
+points of a bounded Box, the others do both.
 """
