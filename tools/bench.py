@@ -31,7 +31,20 @@ import gymnasium as gym
 import psutil
 import torch
 
-from policyopt import TUNED, A2CConfig, PPOConfig, TRPOConfig, a2c, a3c, evaluate, grpo, ppo, trpo
+from policyopt import (
+    TUNED,
+    A2CConfig,
+    DQNConfig,
+    PPOConfig,
+    TRPOConfig,
+    a2c,
+    a3c,
+    dqn,
+    evaluate,
+    grpo,
+    ppo,
+    trpo,
+)
 from policyopt.cli import ALGORITHMS
 from policyopt.language import grpo as language_grpo
 from policyopt.language import recipes
@@ -41,7 +54,12 @@ from policyopt.language.tasks import Addition
 from policyopt.language.tokenizer import CharTokenizer
 from policyopt.language.training import held_out_reward, update_generator
 
-SOLVED = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "Pendulum-v1": -200.0}
+SOLVED = {
+    "CartPole-v1": 475.0,
+    "Acrobot-v1": -100.0,
+    "Pendulum-v1": -200.0,
+    "MountainCarContinuous-v0": 90.0,
+}
 # How many of ten seeds are wanted to reach that.
 WANTED = {
     ("reinforce", "CartPole-v1"): 8,
@@ -56,6 +74,12 @@ WANTED = {
     ("trpo", "Acrobot-v1"): 9,
     ("trpo", "Pendulum-v1"): 9,
     ("grpo", "CartPole-v1"): 9,
+    ("dqn", "CartPole-v1"): 8,
+    ("dqn", "Acrobot-v1"): 8,
+    ("ddpg", "Pendulum-v1"): 9,
+    ("td3", "Pendulum-v1"): 9,
+    ("sac", "Pendulum-v1"): 10,
+    ("td3", "MountainCarContinuous-v0"): 8,
 }
 
 
@@ -121,32 +145,30 @@ def bench_speed(seeds: int) -> None:
     )
 
 
-def peer_ppo(num_envs: int, horizon: int, steps: int, seed: int) -> None:
+def peer_ppo(steps: int, seed: int) -> None:
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
 
-    envs = make_vec_env("CartPole-v1", num_envs, seed=seed)
-    PPO("MlpPolicy", envs, n_steps=horizon, batch_size=256, n_epochs=10, seed=seed).learn(steps)
+    envs = make_vec_env("CartPole-v1", 8, seed=seed)
+    PPO("MlpPolicy", envs, n_steps=128, batch_size=256, n_epochs=10, seed=seed).learn(steps)
 
 
-def peer_a2c(num_envs: int, horizon: int, steps: int, seed: int) -> None:
+def peer_a2c(steps: int, seed: int) -> None:
     from stable_baselines3 import A2C
     from stable_baselines3.common.env_util import make_vec_env
 
-    A2C("MlpPolicy", make_vec_env("CartPole-v1", num_envs, seed=seed), n_steps=horizon, seed=seed).learn(
-        steps
-    )
+    A2C("MlpPolicy", make_vec_env("CartPole-v1", 16, seed=seed), n_steps=5, seed=seed).learn(steps)
 
 
-def peer_trpo(num_envs: int, horizon: int, steps: int, seed: int) -> None:
+def peer_trpo(steps: int, seed: int) -> None:
     from sb3_contrib import TRPO
     from stable_baselines3.common.env_util import make_vec_env
 
-    envs = make_vec_env("CartPole-v1", num_envs, seed=seed)
+    envs = make_vec_env("CartPole-v1", 8, seed=seed)
     TRPO(
         "MlpPolicy",
         envs,
-        n_steps=horizon,
+        n_steps=128,
         batch_size=128,
         n_critic_updates=10,
         cg_max_steps=10,
@@ -155,60 +177,120 @@ def peer_trpo(num_envs: int, horizon: int, steps: int, seed: int) -> None:
     ).learn(steps)
 
 
-# For each: how to train with both, the environments, the steps of each between updates, and the ratio wanted.
-# What is not named here (networks of 64 and 64 units, γ, …) is the same by both libraries' defaults.
-EQUAL_SETTINGS = {
-    "PPO": (
+REPLAYED = {"buffer_size": 50_000, "learning_starts": 500}
+
+
+def our_dqn(steps: int, seed: int) -> None:
+    """The settings that Stable-Baselines3's DQN has by default."""
+    config = DQNConfig(
+        total_steps=steps,
+        **REPLAYED,
+        batch_size=32,
+        train_every=4,
+        target_every=2_500,
+        learning_rate=1e-4,
+        epsilon_fraction=0.1,
+        clip_error=True,
+    )
+    dqn.train("CartPole-v1", config, seed)
+
+
+def peer_dqn(steps: int, seed: int) -> None:
+    from stable_baselines3 import DQN
+
+    settings = {"batch_size": 32, "train_freq": 4, "target_update_interval": 10_000, "device": "cpu"}
+    DQN("MlpPolicy", "CartPole-v1", seed=seed, **REPLAYED, **settings).learn(steps)
+
+
+def our_continuous(name: str, hidden: tuple[int, ...], batch_size: int, steps: int, seed: int) -> None:
+    _, config_class, train = ALGORITHMS[name]
+    train("Pendulum-v1", config_class(steps, **REPLAYED, batch_size=batch_size, hidden=hidden), seed)
+
+
+def peer_continuous(name: str, hidden: tuple[int, ...], batch_size: int, steps: int, seed: int) -> None:
+    import numpy as np
+    import stable_baselines3
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    settings = {"batch_size": batch_size, "policy_kwargs": {"net_arch": list(hidden)}, "device": "cpu"}
+    if name != "sac":
+        settings["action_noise"] = NormalActionNoise(np.zeros(1), 0.1 * np.ones(1))
+    peer = getattr(stable_baselines3, name.upper())
+    peer("MlpPolicy", "Pendulum-v1", seed=seed, train_freq=1, **REPLAYED, **settings).learn(steps)
+
+
+# For each: how to train with both, what is equal, the steps, and the ratio wanted; what is not named here
+# (networks of 64 and 64 units, γ, …) is the same by both libraries' defaults.
+EQUAL_SETTINGS: list[tuple[str, Callable, Callable, str, int, float | None]] = [
+    (
+        "PPO",
         lambda steps, seed: ppo.train(
             "CartPole-v1", PPOConfig(total_steps=steps, num_envs=8, horizon=128, minibatch_size=256), seed
         ),
         peer_ppo,
-        8,
-        128,
+        "8 environments × 128 steps",
+        10_240,
         1.5,
     ),
-    "A2C": (
+    (
+        "A2C",
         lambda steps, seed: a2c.train(
             "CartPole-v1", A2CConfig(total_steps=steps, num_envs=16, horizon=5), seed
         ),
         peer_a2c,
-        16,
-        5,
+        "16 environments × 5 steps",
+        10_240,
         2,
     ),
-    "TRPO": (
+    (
+        "TRPO",
         lambda steps, seed: trpo.train(
             "CartPole-v1", TRPOConfig(total_steps=steps, num_envs=8, horizon=128, minibatch_size=128), seed
         ),
         peer_trpo,
-        8,
-        128,
+        "8 environments × 128 steps",
+        10_240,
         2,
     ),
-}
+    ("DQN", our_dqn, peer_dqn, "batches of 32, every 4th step", 8_000, 2),
+]
+for size, size_batch, size_wanted in (((64, 64), 64, 1.5), ((256, 256), 256, None)):
+    EQUAL_SETTINGS += [
+        (
+            name.upper(),
+            functools.partial(our_continuous, name, size, size_batch),
+            functools.partial(peer_continuous, name, size, size_batch),
+            f"batches of {size_batch}, {size[0]} and {size[1]} units",
+            2_500,
+            size_wanted,
+        )
+        for name in ("ddpg", "td3", "sac")
+    ]
 
 
-def bench_throughput(seeds: int, steps: int = 10_240) -> None:
+def bench_throughput(seeds: int, only: list[str]) -> None:
     """Environment steps a second with the same settings."""
     threads = torch.get_num_threads()
-    rows = [("algorithm", "environments × steps", "policyopt", "peer", "peer, one thread", "ratio", "wanted")]
-    for name, (ours, peer, num_envs, horizon, wanted) in EQUAL_SETTINGS.items():
+    rows = [("algorithm", "settings", "policyopt", "peer", "peer, one thread", "ratio", "wanted")]
+    for name, ours, theirs, settings, steps, wanted in EQUAL_SETTINGS:
+        if only and name.lower() not in only:
+            continue
         speeds: list[list[float]] = [[], [], []]
-        theirs = functools.partial(peer, num_envs, horizon, steps)
-        ours(steps, 0), theirs(0)
+        ours(steps, 0), theirs(steps, 0)
         for seed in range(seeds):
             speeds[0].append(steps / seconds(functools.partial(ours, steps, seed))[0])
-            speeds[1].append(steps / seconds(functools.partial(theirs, seed))[0])
+            speeds[1].append(steps / seconds(functools.partial(theirs, steps, seed))[0])
             torch.set_num_threads(1)
-            speeds[2].append(steps / seconds(functools.partial(theirs, seed))[0])
+            speeds[2].append(steps / seconds(functools.partial(theirs, steps, seed))[0])
             torch.set_num_threads(threads)
         our_speed, default, single = map(statistics.median, speeds)
         ratio = f"{our_speed / max(default, single):.2f}"
         numbers = (f"{speed:,.0f}" for speed in (our_speed, default, single))
-        rows.append((name, f"{num_envs} × {horizon}", *numbers, ratio, f"at least {wanted}"))
+        rows.append((name, settings, *numbers, ratio, "" if wanted is None else f"at least {wanted}"))
     print_table(
-        f"CartPole-v1, environment steps a second, medians over {seeds} seeds; peers are Stable-Baselines3 "
-        f"and sb3-contrib, by default with {threads} threads; the ratio is to the faster of their two runs",
+        f"Environment steps a second on CartPole-v1 and (DDPG, TD3, SAC) Pendulum-v1, medians over {seeds} "
+        f"seeds; peers are Stable-Baselines3 and sb3-contrib, by default with {threads} threads; the ratio "
+        "is to the faster of their two runs",
         rows,
     )
 
@@ -589,7 +671,7 @@ def bench_language(seeds: int) -> None:
 
 SECTIONS = {
     "speed": lambda only: bench_speed(seeds=3),
-    "throughput": lambda only: bench_throughput(seeds=5),
+    "throughput": lambda only: bench_throughput(seeds=5, only=only),
     "workers": lambda only: bench_workers(seeds=3),
     "environments": lambda only: bench_environments(seeds=3),
     "memory": lambda only: bench_memory(),
@@ -614,7 +696,7 @@ def main() -> None:
         default=[],
         metavar="NAME",
         choices=names,
-        help=f"of learning: {', '.join(names)}",
+        help=f"of throughput (algorithms) and learning: {', '.join(names)}",
     )
     arguments = parser.parse_args()
     chosen = arguments.sections or list(SECTIONS)

@@ -9,12 +9,14 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 __all__ = [
+    "BINS",
     "PROBES",
     "ActionProbe",
     "ConstantProbe",
     "ContinuousActionProbe",
     "DeceptiveGrid",
     "DelayedProbe",
+    "DiscretizedActions",
     "GridWorld",
     "ObservationActionProbe",
     "ObservationProbe",
@@ -169,6 +171,53 @@ class DeceptiveGrid(GridWorld):
 
 
 gym.register("policyopt/DeceptiveGrid-v0", entry_point="policyopt.envs:DeceptiveGrid")
+
+
+class DiscretizedActions(gym.ActionWrapper):
+    """A finite set of actions instead of a bounded Box: a grid over it, for algorithms that need one.
+
+    With b values for each of D components there are b^D actions; the last component changes fastest.
+
+    Args:
+        env: an environment with a bounded Box of one dimension.
+        bins: b, values of each component, evenly spread with both ends among them; at least 2.
+
+    Raises:
+        ValueError: another action space, or too few bins.
+    """
+
+    def __init__(self, env: gym.Env, bins: int):
+        super().__init__(env)
+        box = env.action_space
+        if not (isinstance(box, Box) and len(box.shape) == 1 and box.is_bounded()):
+            raise ValueError(
+                f"action space {box} cannot be cut into bins; it must be a bounded Box of one dimension"
+            )
+        if bins < 2:
+            raise ValueError(f"bins is {bins!r}; it must be a whole number ≥ 2")
+        values = np.linspace(box.low, box.high, bins, dtype=box.dtype)  # [b, D]
+        grid = np.meshgrid(*values.T, indexing="ij")
+        self.points = np.stack([axis.ravel() for axis in grid], axis=-1)  # [b^D, D]
+        self.action_space = Discrete(len(self.points))
+
+    def action(self, action: int) -> np.ndarray:
+        """The point of the grid with this number, ``[D]``."""
+        return self.points[action]
+
+
+BINS = (3, 11, 31, 101)  # so many torques Pendulum has as policyopt/Pendulum3-v0, …
+
+
+def _discretized_pendulum(bins: int, render_mode: str | None = None) -> gym.Env:
+    return DiscretizedActions(gym.make("Pendulum-v1", render_mode=render_mode), bins)
+
+
+for _bins in BINS:
+    gym.register(
+        f"policyopt/Pendulum{_bins}-v0",
+        entry_point="policyopt.envs:_discretized_pendulum",
+        kwargs={"bins": _bins},
+    )
 
 
 class _Probe(gym.Env):

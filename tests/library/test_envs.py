@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from policyopt.envs import PROBES, GridWorld
+from policyopt.envs import BINS, PROBES, DiscretizedActions, GridWorld
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # the checker recommends things no probe needs
@@ -138,3 +138,38 @@ def test_probes_work_through_gymnasium_wrappers():
     env = gym.wrappers.TimeLimit(PROBES["constant"](), 10)
     env.reset(seed=0)
     assert env.step(0)[1:4] == (1.0, True, False)
+
+
+def test_a_box_cut_into_bins():
+    env = DiscretizedActions(gym.make("Pendulum-v1"), 3)
+    assert env.action_space == gym.spaces.Discrete(3)
+    assert env.points.tolist() == [[-2], [0], [2]]
+    env.reset(seed=0)
+    _, reward, *_ = env.step(2)
+    other = gym.make("Pendulum-v1")
+    other.reset(seed=0)
+    assert reward == other.step(np.float32([2]))[1]
+    with pytest.raises(ValueError, match=r"action space Discrete\(2\) cannot be cut into bins"):
+        DiscretizedActions(gym.make("CartPole-v1"), 3)
+    with pytest.raises(ValueError, match=r"bins is 1; it must be a whole number ≥ 2"):
+        DiscretizedActions(gym.make("Pendulum-v1"), 1)
+
+
+def test_bins_of_several_components():
+    class Plane(gym.Env):
+        observation_space = gym.spaces.Discrete(1)
+        action_space = gym.spaces.Box(np.float32([0, 10]), np.float32([1, 20]))
+
+    env = DiscretizedActions(Plane(), 3)
+    assert env.points.tolist() == [
+        [0, 10], [0, 15], [0, 20], [0.5, 10], [0.5, 15], [0.5, 20], [1, 10], [1, 15], [1, 20],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("bins", BINS)
+def test_pendulums_with_bins(bins):
+    env = gym.make(f"policyopt/Pendulum{bins}-v0")
+    assert env.action_space == gym.spaces.Discrete(bins)
+    env.reset(seed=0)
+    steps = [env.step(0)[2:4] for _ in range(200)]
+    assert steps == [(False, False)] * 199 + [(False, True)]
