@@ -261,7 +261,7 @@ for size, size_batch, size_wanted in (((64, 64), 64, 1.5), ((256, 256), 256, Non
             functools.partial(our_continuous, name, size, size_batch),
             functools.partial(peer_continuous, name, size, size_batch),
             f"batches of {size_batch}, {size[0]} and {size[1]} units",
-            2_500,
+            2_000,
             size_wanted,
         )
         for name in ("ddpg", "td3", "sac")
@@ -671,7 +671,7 @@ def bench_language(seeds: int) -> None:
 
 SECTIONS = {
     "speed": lambda only: bench_speed(seeds=3),
-    "throughput": lambda only: bench_throughput(seeds=5, only=only),
+    "throughput": lambda only: bench_throughput(seeds=3, only=only),
     "workers": lambda only: bench_workers(seeds=3),
     "environments": lambda only: bench_environments(seeds=3),
     "memory": lambda only: bench_memory(),

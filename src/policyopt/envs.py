@@ -205,7 +205,7 @@ class DiscretizedActions(gym.ActionWrapper):
         return self.points[action]
 
 
-BINS = (3, 11, 31, 101)  # so many torques Pendulum has as policyopt/Pendulum3-v0, …
+BINS = (3, 11, 101)  # so many torques Pendulum has as policyopt/Pendulum3-v0, …
 
 
 def _discretized_pendulum(bins: int, render_mode: str | None = None) -> gym.Env:

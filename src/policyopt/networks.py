@@ -58,6 +58,9 @@ def mlp(
 class Perceptron(nn.Sequential):
     """Layers one after the other. Their hooks are not called: for small networks that is half of the time."""
 
+    def __init__(self, *layers: nn.Module):
+        super().__init__(*layers)
+
     def forward(self, x: Tensor) -> Tensor:
         for layer in self._modules.values():
             x = layer.forward(x)

@@ -160,7 +160,7 @@ class BoundedAgent(Agent):
 
     @property
     def inputs(self) -> int:
-        """The width of what a critic reads: an encoded observation and an action."""
+        """The width of an encoded observation and an action together, which a critic reads."""
         return self.encoder.width + self.inner_space.shape[0]
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:

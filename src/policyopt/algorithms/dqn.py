@@ -64,7 +64,7 @@ def epsilon_greedy(agent: QNetwork, obs: np.ndarray, epsilon: float, rng: np.ran
     """With probability ε any action, otherwise the best; counted from 0."""
     if rng.random() < epsilon:
         return int(rng.integers(agent.action_space.n))
-    with torch.no_grad():
+    with torch.inference_mode():
         return int(agent.q_values(torch.as_tensor(obs)).argmax())
 
 

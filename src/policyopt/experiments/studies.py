@@ -80,6 +80,34 @@ BENCHMARK = Study(
     **KEPT,
 )
 
+REPLAYED = {"columns": ("step", "episode_return", "q_value", "entropy", "temperature"), "max_rows": 100}
+
+# Those that learn from replayed steps, each where it can: beside the benchmark's runs.
+OFF_POLICY = Study(
+    "off_policy",
+    {
+        "DQN": ("dqn", only((CARTPOLE, ACROBOT), tuned("dqn"))),
+        "Double DQN": ("dqn", only((CARTPOLE, ACROBOT), tuned("dqn", double=True))),
+        "DDPG": ("ddpg", only((PENDULUM,), tuned("ddpg"))),
+        "TD3": ("td3", only((PENDULUM,), tuned("td3"))),
+        "SAC": ("sac", only((PENDULUM,), tuned("sac"))),
+    },
+    TASKS,
+    **REPLAYED,
+)
+
+# What are replay and target network for? Beside the whole DQN above.
+REPLAY = Study(
+    "replay",
+    {
+        "no replay": ("dqn", tuned("dqn", replay=False)),
+        "no target network": ("dqn", tuned("dqn", target_network=False)),
+        "neither": ("dqn", tuned("dqn", replay=False, target_network=False)),
+    },
+    [CARTPOLE],
+    **REPLAYED,
+)
+
 # Why does GRPO fail on Pendulum? The same runs, each action judged by less of what came after it.
 CREDIT = Study(
     "credit",
