@@ -30,8 +30,8 @@ def relu_mlp(
     """A perceptron with ReLUs between its layers, whose weights and biases are uniform in ±1/√(inputs of the
     layer). Lillicrap et al. (2016), section 7.
 
-    With biases of 0 instead it could at first only see directions of small observations, not their size: the
-    states in which episodes end would look like all others, and Q-learning's values run away.
+    With biases of 0, as in ``policyopt.mlp``, it would at first rank actions by the direction of an
+    observation alone, whatever its size; DQN learned CartPole far less often from such weights.
 
     Args:
         sizes: the width of each layer from input to output.

@@ -199,7 +199,8 @@ class ReplayCollector:
         self._episode_seed = episode_seed
         self._sent: list[np.ndarray] = []
         self._return = 0.0
-        self.obs, _ = self.env.reset(seed=episode_seed)
+        obs, _ = self.env.reset(seed=episode_seed)
+        self.obs = np.array(obs)
         self.episode_over = True
 
     def step(self, action: np.ndarray | int, sent: np.ndarray | int) -> None:
@@ -217,7 +218,8 @@ class ReplayCollector:
         self._sent.append(np.asarray(sent))
         self._return += float(reward)
         self.steps_taken += 1
-        self.obs, self.episode_over = next_obs, False
+        # What was returned may be the environment's own array, which the next step overwrites.
+        self.obs, self.episode_over = np.array(next_obs), False
         if terminated or truncated:
             self.finished.append((self._return, len(self._sent)))
             self._begin(int(self.rng.integers(2**31)))
@@ -248,7 +250,8 @@ class ReplayCollector:
         self.buffer.load_state_dict(state["buffer"])
         self._begin(state["episode_seed"])
         for sent in state["sent"].numpy():
-            self.obs, reward, *_ = self.env.step(sent)
+            obs, reward, *_ = self.env.step(sent)
+            self.obs = np.array(obs)
             self._sent.append(sent)
             self._return += float(reward)
             self.episode_over = False

@@ -8,7 +8,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from stable_baselines3.common.buffers import ReplayBuffer as PeerBuffer
 
 from policyopt.files import load_file, save_file
-from policyopt.replay import ReplayBuffer, Transitions
+from policyopt.replay import ReplayBuffer, ReplayCollector, Transitions
 
 POINT, PUSH = Box(-10, 10, (2,), np.float32), Box(-1, 1, (1,), np.float32)
 
@@ -231,3 +231,73 @@ def test_the_newest_in_their_order():
         filled(3).newest(4)
     with pytest.raises(ValueError, match=r"count is 0"):
         filled(3).newest(0)
+
+
+# --- playing ---
+
+
+class Counter(gym.Env):
+    """Counts the steps of an episode, in one array that it overwrites; three end it, in every other episode
+    four cut it off. The reward is the count, and the second component is drawn at the start.
+    """
+
+    observation_space, action_space = POINT, Discrete(2)
+
+    def __init__(self):
+        self.obs, self.episode = np.zeros(2, np.float32), 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode += 1
+        self.obs[:] = 0, self.np_random.uniform()
+        return self.obs, {}
+
+    def step(self, action):
+        self.obs[0] += 1
+        cut = self.episode % 2 == 0
+        ends = self.obs[0] >= (4 if cut else 3)
+        return self.obs, float(self.obs[0]), bool(ends and not cut), bool(ends and cut), {}
+
+
+def make_collector(seed=0):
+    return ReplayCollector(Counter(), make_buffer(32, POINT, Discrete(2)), seed)
+
+
+def test_what_is_played_is_kept():
+    """Two episodes: 0 → 1 → 2 → 3, the end, and 0 → 1 → 2 → 3 → 4, cut off."""
+    collector = make_collector()
+    with pytest.raises(ValueError, match="the buffer holds 0 steps"):
+        collector.buffer.sample(1)
+    assert np.isnan(collector.recent()["episode_return"])
+    for number in range(7):
+        assert collector.episode_over == (number in (0, 3))
+        collector.step(number % 2, number % 2)
+    steps = collector.buffer.newest(7)
+    assert steps.obs[:, 0].tolist() == [0, 1, 2, 0, 1, 2, 3]
+    assert steps.next_obs[:, 0].tolist() == [1, 2, 3, 1, 2, 3, 4]
+    assert steps.rewards.tolist() == [1, 2, 3, 1, 2, 3, 4]
+    assert steps.terminated.tolist() == [False, False, True] + [False] * 4
+    assert steps.truncated.tolist() == [False] * 6 + [True]
+    assert torch.equal(steps.obs[:, 1], steps.next_obs[:, 1])
+    starts = steps.obs[[0, 3], 1].tolist()
+    assert starts[0] != starts[1]  # each episode has a seed of its own
+    assert collector.recent() == {"episode_return": 8.0, "episode_length": 3.5}
+    assert (collector.steps_taken, collector.obs[0]) == (7, 0)
+
+
+@pytest.mark.parametrize("played", [0, 2, 3, 5])
+def test_a_collector_goes_on_where_it_was(played, tmp_path):
+    one, other = make_collector(), make_collector(seed=9)
+    for number in range(played):
+        one.step(number % 2, number % 2)
+    save_file(tmp_path / "state", {"kind": "test", "state": one.state_dict()})
+    other.env.episode = one.env.episode - 1  # it counts episodes, which its seed does not tell
+    other.load_state_dict(load_file(tmp_path / "state", "test")["state"])
+    for number in range(8):
+        assert one.episode_over == other.episode_over
+        np.testing.assert_array_equal(one.obs, other.obs)
+        assert one.recent() == pytest.approx(other.recent(), nan_ok=True)
+        one.step(number % 2, number % 2)
+        other.step(number % 2, number % 2)
+    assert_same(one.buffer.newest(8), other.buffer.newest(8))
+    assert one.rng.random() == other.rng.random()
