@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from policyopt import cli
+from policyopt.envs import BINS
 from policyopt.experiments import claims as claims_module
 from policyopt.experiments import evidence as evidence_module
-from policyopt.experiments import studies
+from policyopt.experiments import rules, studies
 from policyopt.experiments.claims import CLAIMS, Claim, ledger
 from policyopt.experiments.evidence import SOLVED, Evidence, MissingEvidence
 from policyopt.experiments.rules import Figure, Finding, Verdict, share_that_collapses, worst_tenth
@@ -438,6 +439,79 @@ CASES = {
         (example(4), NOT_HERE, {"share of seeds": 0.4}),
     ],
 }
+
+
+def replayed(cartpole, acrobot):
+    """Steps of PPO and DQN to the threshold, on both tasks."""
+    return {
+        (study, label, task): learns(at, task)
+        for task, pair in ((CARTPOLE, cartpole), (ACROBOT, acrobot))
+        for (study, label), at in zip((("benchmark", "PPO"), ("off_policy", "DQN")), pair, strict=True)
+    }
+
+
+def ablated(whole, no_replay, no_target, neither=0.0):
+    labels = {"no replay": no_replay, "no target network": no_target, "neither": neither}
+    runs = {("replay", label, CARTPOLE): scored(score) for label, score in labels.items()}
+    return chance() | {("off_policy", "DQN", CARTPOLE): scored(whole)} | runs
+
+
+def binned(free, dqn, ppo):
+    made = {("benchmark", "PPO", PENDULUM): results(free + EVEN)}
+    for name, returns in (("DQN", dqn), ("PPO", ppo)):
+        for bins, mean in zip(BINS, returns, strict=True):
+            made["bins", f"{name}, {bins} bins", f"policyopt/Pendulum{bins}-v0"] = results(mean + EVEN)
+    return made
+
+
+def samples(ddpg, ppo, a2c, trpo):
+    runs = {"PPO": ppo, "A2C": a2c, "TRPO": trpo}
+    made = {("benchmark", label, PENDULUM): learns(at, PENDULUM) for label, at in runs.items()}
+    off = {"DDPG": ddpg, "TD3": 40, "SAC": None}
+    return made | {("off_policy", label, PENDULUM): learns(at, PENDULUM) for label, at in off.items()}
+
+
+# Rules that were fixed before their studies were run; they enter the ledger with the results.
+AHEAD = {
+    "ppo_on_policy": [
+        (replayed((200, 100), (200, 100)), HOLDS, {"DQN, CartPole-v1": 100, "PPO, CartPole-v1": 200}),
+        (replayed((200, 100), (100, 200)), CONDITION, {"DQN, Acrobot-v1": 200}),
+        (replayed((100, 100), (100, None)), NOT_HERE, {"DQN, Acrobot-v1, reached by no seed within": 1_000}),
+    ],
+    "dqn_tricks": [
+        (ablated(1, 0.5, 0.8), HOLDS, {"less that with no replay": 0.5, "score with no target": 0.8}),
+        (ablated(1, 0.5, 1), CONDITION, {"less that with no target": 0}),
+        (ablated(1, 1, 0.8), CONDITION, {"less that with no replay": 0}),
+        (ablated(0.9, 1, 0.95), NOT_HERE, {"score of DQN less that with no replay": -0.1, "with neither": 0}),
+    ],
+    "dqn_actions": [
+        (
+            binned(-150, (-300, -200, -400), (-300, -250, -300)),
+            HOLDS,
+            {"best, 11 bins": 50, "less DQN, 101": 100},
+        ),
+        (binned(-150, (-300, -200, -400), (-300, -250, -450)), CONDITION, {"less DQN, 101": -50}),
+        (binned(-250, (-300, -200, -400), (-300, -250, -300)), CONDITION, {"best, 11 bins": -50}),
+        (binned(-250, (-150, -200, -200), (-300, -250, -200)), NOT_HERE, {"best, 3 bins": -100}),
+    ],
+    "ddpg_samples": [
+        (samples(100, 200, 300, None), HOLDS, {"DDPG, mean": 100, "TRPO, reached by no seed within": 1_000}),
+        (samples(250, 200, 300, 300), CONDITION, {"PPO, mean": 200}),
+        (samples(400, 200, 300, 300), NOT_HERE, {"A2C, mean": 300}),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "verdict", "figures"),
+    [pytest.param(name, *case, id=f"{name} {case[1].name}") for name in AHEAD for case in AHEAD[name]],
+)
+def test_rules_ahead_of_their_results(name, made, verdict, figures):
+    finding = getattr(rules, name)(Made(made))
+    assert finding.verdict is verdict
+    for words, expected in figures.items():
+        value = next(figure.value for figure in finding.figures if words in figure.name)
+        assert getattr(value, "point", value) == pytest.approx(expected, rel=1e-4, abs=1e-9), words
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policyopt.envs import BINS
 from policyopt.experiments.evidence import SOLVED, Evidence
 from policyopt.experiments.language import cost_column
 from policyopt.experiments.stats import (
@@ -574,6 +575,73 @@ def ppo_stable(evidence: Evidence) -> Finding:
         Figure("share of PPO's runs that fall", share(falls)),
     )
     return Finding(graded(worst["PPO"].low >= 0.5, middle.low >= 0.5), figures)
+
+
+def ppo_on_policy(evidence: Evidence) -> Finding:
+    """Steps to the threshold on CartPole and Acrobot, both as tuned. Holds if DQN is sooner than PPO on both,
+    the intervals apart; with a condition if on one.
+    """
+    ppo, dqn = ("benchmark", "PPO"), ("off_policy", "DQN")
+    wins, figures = [], []
+    for task in (CARTPOLE, ACROBOT):
+        times = evidence.times([ppo, dqn], task)
+        wins.append(sooner(times[dqn].restricted_mean, times[ppo].restricted_mean))
+        figures += describe_times(times, "steps", f", {task}")
+    return Finding(graded(all(wins), any(wins)), tuple(figures))
+
+
+def dqn_tricks(evidence: Evidence) -> Finding:
+    """Scores on CartPole. Holds if DQN's are higher than those without replay, and than those without a
+    target network, the interval of the difference above 0; with a condition if one of the two.
+    """
+    whole = evidence.score("off_policy", "DQN", CARTPOLE)[:, None]
+    figures, helps = [Figure("score of DQN", interval(whole, mean_score))], []
+    for label in ("no replay", "no target network", "neither"):
+        without = evidence.score("replay", label, CARTPOLE)[:, None]
+        difference = mean_difference(whole, without)
+        helps.append(bool(difference.low > 0))
+        figures += [
+            Figure(f"score with {label}", interval(without, mean_score)),
+            Figure(f"score of DQN less that with {label}", difference),
+        ]
+    return Finding(graded(all(helps[:2]), any(helps[:2])), tuple(figures))
+
+
+def dqn_actions(evidence: Evidence) -> Finding:
+    """Returns of Pendulum's fresh episodes. Holds if PPO with continuous actions earns more than DQN with the
+    number of bins that serves it best, and PPO with most bins more than DQN with as many, the interval of
+    each difference above 0; with a condition if one of the two.
+    """
+    tasks = {bins: f"policyopt/Pendulum{bins}-v0" for bins in BINS}
+    found = {
+        (name, bins): evidence.final("bins", f"{name}, {bins} bins", task)[:, None]
+        for bins, task in tasks.items()
+        for name in ("DQN", "PPO")
+    }
+    free = evidence.final("benchmark", "PPO", PENDULUM)[:, None]
+    best, most = max(BINS, key=lambda bins: found["DQN", bins].mean()), max(BINS)
+    continuous = mean_difference(free, found["DQN", best])
+    many = mean_difference(found["PPO", most], found["DQN", most])
+    figures = (
+        Figure("PPO with continuous actions", interval(free, mean_score)),
+        *(Figure(f"{name}, {bins} bins", interval(runs, mean_score)) for (name, bins), runs in found.items()),
+        Figure(f"continuous PPO less DQN with its best, {best} bins", continuous),
+        Figure(f"PPO less DQN, {most} bins each", many),
+    )
+    better = bool(continuous.low > 0), bool(many.low > 0)
+    return Finding(graded(all(better), any(better)), figures)
+
+
+def ddpg_samples(evidence: Evidence) -> Finding:
+    """Steps to the threshold on Pendulum, all as tuned. Holds if DDPG is sooner than PPO, A2C and TRPO, the
+    intervals apart; with a condition if sooner than some.
+    """
+    on_policy = [("benchmark", label) for label in ("PPO", "A2C", "TRPO")]
+    replayed = [("off_policy", label) for label in ("DDPG", "TD3", "SAC")]
+    times = evidence.times([*replayed, *on_policy], PENDULUM)
+    ddpg = times[replayed[0]].restricted_mean
+    wins = [sooner(ddpg, times[run].restricted_mean) for run in on_policy]
+    return Finding(graded(all(wins), any(wins)), tuple(describe_times(times, "steps")))
 
 
 def a3c_parallel(evidence: Evidence) -> Finding:
