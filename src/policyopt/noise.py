@@ -1,8 +1,12 @@
 """Noise that is added to the actions of a deterministic policy, so that it tries others."""
 
 import numpy as np
+import torch
 
-__all__ = ["OrnsteinUhlenbeck"]
+from policyopt.q_networks import DeterministicActorCritic
+from policyopt.replay import ReplayCollector
+
+__all__ = ["OrnsteinUhlenbeck", "noisy_action"]
 
 
 class OrnsteinUhlenbeck:
@@ -39,3 +43,21 @@ class OrnsteinUhlenbeck:
     def load_state_dict(self, state: dict) -> None:
         """Return to a saved state."""
         self.value = np.array(state["value"], dtype=np.float32)
+
+
+@torch.no_grad()
+def noisy_action(
+    agent: DeterministicActorCritic,
+    collector: ReplayCollector,
+    noise: OrnsteinUhlenbeck,
+    learning_starts: int,
+) -> np.ndarray:
+    """The next action in [−1, 1], ``[D]``: a random one in the first ``learning_starts`` steps, then μ_θ(s)
+    and noise, which begins anew with each episode. Lillicrap et al. (2016), eq. 7.
+    """
+    if collector.episode_over:
+        noise.reset()
+    if collector.steps_taken < learning_starts:
+        return collector.uniform_action(agent.inner_space)
+    mean = agent.policy(torch.as_tensor(collector.obs)).numpy()
+    return (mean + noise.sample(collector.rng)).clip(-1, 1)

@@ -224,6 +224,10 @@ class ReplayCollector:
             self.finished.append((self._return, len(self._sent)))
             self._begin(int(self.rng.integers(2**31)))
 
+    def uniform_action(self, space: Box) -> np.ndarray:
+        """A random element of a bounded Box, float32."""
+        return self.rng.uniform(space.low, space.high).astype(np.float32)
+
     def recent(self) -> dict[str, float]:
         """Mean return and mean length of the last 20 finished episodes; NaN before the first has finished."""
         means = np.mean(self.finished, axis=0) if self.finished else (math.nan, math.nan)

@@ -15,6 +15,7 @@ from policyopt.rollout import Batch
 
 __all__ = [
     "apply_gradients",
+    "due_gradient_step",
     "fit_values",
     "flatten_parameters",
     "gradient_step",
@@ -229,6 +230,14 @@ def steps_of_updates(
     """
     for update in updates(math.ceil(total_steps / log_steps), history, checkpoint, progress):
         yield range(update * log_steps, min((update + 1) * log_steps, total_steps))
+
+
+def due_gradient_step(steps_taken: int, learning_starts: int, train_every: int) -> int:
+    """The number of the gradient step that is due after so many environment steps, counted from 1; 0 when
+    none is: one is due after ``learning_starts`` steps, and after every ``train_every`` more.
+    """
+    since = steps_taken - learning_starts
+    return 0 if since < 0 or since % train_every else since // train_every + 1
 
 
 @contextlib.contextmanager

@@ -165,7 +165,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "ddpg": {"Pendulum-v1": DDPGConfig(buffer_size=20_000)},
     "td3": {
         "Pendulum-v1": TD3Config(buffer_size=20_000),
-        # Only noise that pushes one way for some fifty steps carries the car up the hill.
+        # Noise that keeps its direction for some fifty steps, as a swing up the hill takes.
         "MountainCarContinuous-v0": TD3Config(
             total_steps=50_000, buffer_size=50_000, noise_std=0.1, noise_theta=0.02
         ),

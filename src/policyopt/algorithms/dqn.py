@@ -20,6 +20,7 @@ from policyopt.replay import ReplayBuffer, ReplayCollector, Transitions
 from policyopt.rollout import EnvSpec, make_env
 from policyopt.settings import check_settings, spawn_seeds
 from policyopt.training import (
+    due_gradient_step,
     gradient_step,
     linear_schedule,
     make_adam,
@@ -132,8 +133,8 @@ def train(
                 action = epsilon_greedy(agent, collector.obs, epsilon, collector.rng)
                 collector.step(action, action + int(env.action_space.start))
 
-                since = step + 1 - config.learning_starts
-                if since < 0 or since % config.train_every:
+                number = due_gradient_step(step + 1, config.learning_starts, config.train_every)
+                if not number:
                     continue
                 learning_rate = linear_schedule(config.learning_rate, config.learning_rate_end, done)
                 set_learning_rate(optimizer, learning_rate)
@@ -144,7 +145,7 @@ def train(
                 loss, metrics = dqn_loss(agent, target, batch, config)
                 metrics["grad_norm"] = gradient_step(optimizer, loss, config.max_grad_norm)
                 rows.append(metrics)
-                if (since // config.train_every + 1) % config.target_every == 0:
+                if number % config.target_every == 0:
                     target.load_state_dict(agent.state_dict())
             history.log(step=step + 1, **collector.recent(), epsilon=epsilon, **mean_metrics(rows))
     return agent, history

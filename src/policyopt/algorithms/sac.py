@@ -19,6 +19,7 @@ from policyopt.replay import ReplayBuffer, ReplayCollector, Transitions
 from policyopt.rollout import EnvSpec, make_env
 from policyopt.settings import check_settings, spawn_seeds
 from policyopt.training import (
+    due_gradient_step,
     flatten_parameters,
     gradient_step,
     make_adam,
@@ -58,7 +59,7 @@ class SACConfig:
 def explore(agent: SquashedActorCritic, collector: ReplayCollector, config: SACConfig) -> np.ndarray:
     """The next action in [−1, 1], ``[D]``: a random one before learning starts, then one of the policy's."""
     if collector.steps_taken < config.learning_starts:
-        return collector.rng.uniform(-1, 1, agent.inner_space.shape).astype(np.float32)
+        return collector.uniform_action(agent.inner_space)
     return agent.policy(torch.as_tensor(collector.obs)).sample(collector.buffer.generator).numpy()
 
 
@@ -121,7 +122,7 @@ def train(
     with closing(make_env(env_id)) as env, single_thread():
         agent = SquashedActorCritic.for_env(env, config.hidden, weights_seed)
         agent.log_temperature.data.fill_(np.log(config.initial_temperature))
-        target = copy.deepcopy(agent)
+        target, policy_weights = copy.deepcopy(agent), list(agent.policy_net.parameters())
         critics, target_critics = (flatten_parameters(net.critics.parameters()) for net in (agent, target))
         optimizer = make_adam(critics, config.learning_rate)
         actor_optimizer = make_adam(agent.policy_net.parameters(), config.actor_learning_rate)
@@ -141,15 +142,14 @@ def train(
             for step in steps:
                 action = explore(agent, collector, config)
                 collector.step(action, agent.to_env(action))
-                since = step + 1 - config.learning_starts
-                if since < 0 or since % config.train_every:
+                if not due_gradient_step(step + 1, config.learning_starts, config.train_every):
                     continue
 
                 batch = buffer.sample(config.batch_size)
                 loss, metrics = critic_loss(agent, target, batch, config.gamma, generator)
                 gradient_step(optimizer, loss)
                 policy_loss, log_probs = actor_loss(agent, batch.obs, generator)
-                gradient_step(actor_optimizer, policy_loss, inputs=agent.policy_net.parameters())
+                gradient_step(actor_optimizer, policy_loss, inputs=policy_weights)
                 if config.learn_temperature:
                     gradient_step(
                         temperature_optimizer,

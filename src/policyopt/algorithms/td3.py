@@ -12,19 +12,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from policyopt.files import Checkpoint, describe_run
 from policyopt.history import History
 from policyopt.losses import td_targets
-from policyopt.noise import OrnsteinUhlenbeck
+from policyopt.noise import OrnsteinUhlenbeck, noisy_action
 from policyopt.q_networks import DeterministicActorCritic, TwinDeterministicActorCritic
 from policyopt.replay import ReplayBuffer, ReplayCollector, Transitions
 from policyopt.rollout import EnvSpec, make_env
 from policyopt.settings import check_settings, spawn_seeds
 from policyopt.training import (
+    due_gradient_step,
     flatten_parameters,
     gradient_step,
     make_adam,
@@ -34,7 +34,7 @@ from policyopt.training import (
     steps_of_updates,
 )
 
-__all__ = ["TD3Config", "actor_loss", "critic_loss", "explore", "smoothed_actions", "train"]
+__all__ = ["TD3Config", "actor_loss", "critic_loss", "smoothed_actions", "train"]
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,6 @@ class TD3Config:
 
     def __post_init__(self) -> None:
         check_settings(self)
-
-
-@torch.no_grad()
-def explore(
-    agent: DeterministicActorCritic, collector: ReplayCollector, noise: OrnsteinUhlenbeck, config: TD3Config
-) -> np.ndarray:
-    """The next action in [−1, 1], ``[D]``: a random one before learning starts, then μ_θ(s) and noise."""
-    if collector.episode_over:
-        noise.reset()
-    if collector.steps_taken < config.learning_starts:
-        return collector.rng.uniform(-1, 1, agent.inner_space.shape).astype(np.float32)
-    mean = agent.policy(torch.as_tensor(collector.obs)).numpy()
-    return (mean + noise.sample(collector.rng)).clip(-1, 1)
 
 
 @torch.no_grad()
@@ -139,7 +126,7 @@ def train(
     with closing(make_env(env_id)) as env, single_thread():
         agent_class = TwinDeterministicActorCritic if config.twin_critics else DeterministicActorCritic
         agent = agent_class.for_env(env, config.hidden, weights_seed)
-        target = copy.deepcopy(agent)
+        target, policy_weights = copy.deepcopy(agent), list(agent.policy_net.parameters())
         critic, actor, target_critic, target_actor = (
             flatten_parameters(network.parameters())
             for network in (agent.critics, agent.policy_net, target.critics, target.policy_net)
@@ -157,19 +144,19 @@ def train(
         for steps in steps_of_updates(config.total_steps, config.log_steps, history, saved, progress):
             rows = []
             for step in steps:
-                action = explore(agent, collector, noise, config)
+                action = noisy_action(agent, collector, noise, config.learning_starts)
                 collector.step(action, agent.to_env(action))
-                since = step + 1 - config.learning_starts
-                if since < 0 or since % config.train_every:
+                number = due_gradient_step(step + 1, config.learning_starts, config.train_every)
+                if not number:
                     continue
 
                 batch = buffer.sample(config.batch_size)
                 loss, metrics = critic_loss(agent, target, batch, config, generator)
                 gradient_step(optimizer, loss)
                 rows.append(metrics)
-                if (since // config.train_every + 1) % config.policy_delay == 0:  # change 2
+                if number % config.policy_delay == 0:  # change 2
                     policy_loss = actor_loss(agent, batch.obs)
-                    gradient_step(actor_optimizer, policy_loss, inputs=agent.policy_net.parameters())
+                    gradient_step(actor_optimizer, policy_loss, inputs=policy_weights)
                     polyak_update(target_critic, critic, config.tau)
                     polyak_update(target_actor, actor, config.tau)
                     metrics["actor_loss"] = policy_loss.detach()
